@@ -1,0 +1,1 @@
+"""The published agents, each a composition in one short file."""

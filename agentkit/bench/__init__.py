@@ -1,0 +1,1 @@
+"""Measurement: arms compared over paired lifetimes, intervals, tables and pictures."""

@@ -1,0 +1,1 @@
+"""Who judges an episode or a step."""

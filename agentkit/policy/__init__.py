@@ -1,0 +1,1 @@
+"""How what the agent sees becomes an action."""

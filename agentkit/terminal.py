@@ -1,0 +1,52 @@
+"""Tables, lines and JSON on a terminal, of text that is not trusted: markup in it is plain text, and control characters
+in it do not reach the terminal."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def table(
+    columns: Sequence[str], rows: Iterable[Sequence[str]], *, title: str | None = None, whole: bool = False
+) -> None:
+    """Print a table whose last column takes what width is left: wrapped when ``whole``, else one line a row."""
+    from rich.box import SIMPLE
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table(*columns[:-1], box=SIMPLE, title=Text(safe(title)) if title else None, title_justify="left")
+    grid.add_column(columns[-1], no_wrap=not whole, overflow="fold" if whole else "ellipsis")
+    for row in rows:
+        cells = row if whole else [" ".join(cell.split()) for cell in row]
+        grid.add_row(*(Text(safe(cell)) for cell in cells))
+    _console().print(grid)
+
+
+def line(text: str, *, stderr: bool = False) -> None:
+    """Print a line, which the terminal may wrap."""
+    _console(stderr=stderr).print(safe(text), soft_wrap=True)
+
+
+def print_json(value: object) -> None:
+    """Print a value as indented JSON, in ASCII, which every terminal and pipe takes."""
+    typer.echo(json.dumps(value, default=dict, indent=2))
+
+
+def safe(text: str) -> str:
+    """``text`` with its control characters, but for newline and tab, replaced."""
+    return "".join(
+        c if (c >= " " and not "\x7f" <= c <= "\x9f") or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text
+    )
+
+
+def _console(*, stderr: bool = False) -> Console:
+    from rich.console import Console
+
+    return Console(stderr=stderr, markup=False, highlight=False, emoji=False)

@@ -1,0 +1,126 @@
+"""Any Gymnasium environment as one of text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, SupportsFloat
+
+import gymnasium
+
+from agentkit.envs.spaces import MAX_ACTION, clean, quoted, text_space
+from agentkit.errors import InvalidValue
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a success rule looks at: the last transition of the wrapped environment, and the sum of its rewards.
+
+    ``observation`` and ``info`` are the wrapped environment's own, hence of any type.
+    """
+
+    observation: Any
+    reward: float
+    terminated: bool
+    truncated: bool
+    info: Mapping[str, Any]
+    return_: float
+
+
+class TextAdapter(gymnasium.Env[str, str]):
+    """A text environment around any Gymnasium environment.
+
+    Args:
+        env: the environment to wrap.
+        goal: what is to be done, in words; or a function of the first observation.
+        describe: makes text of an observation.
+        actions: the wrapped environment's action for each action's name; or a function from what the agent wrote to
+            an action, or to None where it is none.
+        success: the rule that says, after each step, whether the goal is reached. There is no default: an episode that
+            ended, or that paid, need not have succeeded.
+        admissible: the names of the actions that make sense after an observation. By default all of ``actions`` when
+            it is a mapping, else none are listed.
+        score: the part of the task that is done, in [0, 1].
+
+    An action that is none costs a step for the agent (a `gymnasium.wrappers.TimeLimit` outside counts it), does not
+    reach the wrapped environment, pays nothing, and is answered in ``info["feedback"]``. Observations that are no
+    member of the text space are made one by `agentkit.envs.clean`.
+    """
+
+    metadata = {"render_modes": []}  # noqa: RUF012  Gymnasium declares it so
+
+    def __init__(
+        self,
+        env: gymnasium.Env[Any, Any],
+        *,
+        goal: str | Callable[[Any], str],
+        describe: Callable[[Any], str],
+        actions: Mapping[str, Any] | Callable[[str], Any],
+        success: Callable[[Outcome], bool],
+        admissible: Callable[[Any, Mapping[str, Any]], Sequence[str]] | None = None,
+        score: Callable[[Outcome], float] | None = None,
+    ) -> None:
+        self._by_name: dict[str, Any] = {}
+        if isinstance(actions, Mapping):
+            if not actions:
+                raise InvalidValue("TextAdapter needs at least one action, for example actions={'left': 0, 'right': 1}")
+            self._by_name = {_normal(name): action for name, action in actions.items()}
+            if len(self._by_name) < len(actions):
+                raise InvalidValue(f"two actions have the same name but for case or spaces: {sorted(actions)}")
+        self.env = env
+        self.observation_space = text_space()
+        self.action_space = text_space(MAX_ACTION)
+        self._goal, self._describe, self._actions, self._success = goal, describe, actions, success
+        self._admissible, self._score = admissible, score
+        self._text = ""
+        self._last = Outcome(None, 0.0, False, False, {}, 0.0)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
+        super().reset(seed=seed)
+        observation, info = self.env.reset(seed=seed, options=options)
+        self._last = Outcome(observation, 0.0, False, False, info, 0.0)
+        goal = self._goal if isinstance(self._goal, str) else self._goal(observation)
+        self._text = clean(self._describe(observation))
+        return self._text, {"goal": goal, **self._listed()}
+
+    def step(self, action: str) -> tuple[str, SupportsFloat, bool, bool, dict[str, Any]]:
+        inner = self._by_name.get(action) if self._by_name else None
+        if inner is None:  # not in its plain form
+            inner = self._parse(action)
+        if inner is None:
+            feedback = f"There is no action {quoted(action)}."
+            if isinstance(self._actions, Mapping):
+                feedback += f" Actions: {', '.join(self._actions)}."
+            # The outcome before this step stands: nothing has happened in the world.
+            text = clean(f"{feedback}\n{self._text}")
+            return text, 0.0, False, False, {**self._judged(), "feedback": feedback}
+        observation, reward, terminated, truncated, info = self.env.step(inner)
+        total = self._last.return_ + float(reward)
+        self._last = Outcome(observation, float(reward), bool(terminated), bool(truncated), info, total)
+        self._text = clean(self._describe(observation))
+        return self._text, float(reward), bool(terminated), bool(truncated), self._judged()
+
+    def close(self) -> None:
+        self.env.close()
+
+    def _parse(self, action: str) -> Any:
+        if isinstance(self._actions, Mapping):
+            return self._by_name.get(_normal(action)) if len(action) <= MAX_ACTION else None
+        return self._actions(action)
+
+    def _judged(self) -> dict[str, Any]:
+        info: dict[str, Any] = {"success": bool(self._success(self._last)), **self._listed()}
+        if self._score is not None:
+            info["score"] = min(1.0, max(0.0, float(self._score(self._last))))
+        return info
+
+    def _listed(self) -> dict[str, Any]:
+        if self._admissible is not None:
+            return {"admissible_actions": list(self._admissible(self._last.observation, self._last.info))}
+        if isinstance(self._actions, Mapping):
+            return {"admissible_actions": list(self._actions)}
+        return {}
+
+
+def _normal(name: str) -> str:
+    return " ".join(name.lower().split())

@@ -1,0 +1,138 @@
+"""Question-answer data sets with a verifier, as environments: the action is the answer."""
+
+from __future__ import annotations
+
+import json
+import re
+import string
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, SupportsFloat
+
+import gymnasium
+
+from agentkit.envs.spaces import clean, text_space
+from agentkit.errors import InvalidValue, UnknownName
+
+Verifier = Callable[[str, "Question"], "float | bool"]
+_ARTICLES = re.compile(r"\b(a|an|the)\b")
+_NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One item. ``data`` is whatever a verifier needs beside the reference answer."""
+
+    text: str
+    answer: str
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+
+def normalized(text: str) -> str:
+    """Lower case without punctuation, articles and extra space: the normal form of SQuAD's and HotpotQA's scores."""
+    text = "".join(c for c in text.lower() if c not in string.punctuation)
+    return " ".join(_ARTICLES.sub(" ", text).split())
+
+
+def exact_match(answer: str, question: Question) -> bool:
+    """Whether the answer is the reference, both `normalized`."""
+    return normalized(answer) == normalized(question.answer)
+
+
+def same_number(answer: str, question: Question) -> bool:
+    """Whether the last number in the answer is the last one in the reference."""
+    numbers = [_NUMBER.findall(text) for text in (answer, question.answer)]
+    if not all(numbers):
+        return False
+    said, expected = (float(found[-1].replace(",", "")) for found in numbers)
+    return said == expected
+
+
+VERIFIERS: dict[str, Verifier] = {"exact_match": exact_match, "same_number": same_number}
+
+
+class QuestionEnv(gymnasium.Env[str, str]):
+    """One question an episode.
+
+    Args:
+        questions: the items; or a JSONL file with ``question`` and ``answer`` in each line (other keys become
+            `Question.data`).
+        verify: a function of the answer and the `Question` to a score in [0, 1], or the name of one in `VERIFIERS`.
+            Success is the score 1. One that raises has judged the answer worth nothing, and what it said is feedback.
+        attempts: how often the agent may answer; a wrong answer before the last is told to be wrong.
+        goal: what is to be done.
+
+    A seed asks the question ``seed % len(questions)``; ``options={"index": i}`` asks the i-th.
+    """
+
+    metadata = {"render_modes": []}  # noqa: RUF012  Gymnasium declares it so
+
+    def __init__(
+        self,
+        questions: Sequence[Question] | str | Path,
+        *,
+        verify: Verifier | str = "exact_match",
+        attempts: int = 1,
+        goal: str = "Answer the question.",
+    ) -> None:
+        if isinstance(verify, str):
+            if verify not in VERIFIERS:
+                raise UnknownName.among("verifier", verify, VERIFIERS)
+            verify = VERIFIERS[verify]
+        if isinstance(questions, (str, Path)):
+            questions = read_questions(Path(questions))
+        if not questions or attempts < 1:
+            raise InvalidValue("QuestionEnv needs at least one question and one attempt")
+        self.observation_space, self.action_space = text_space(), text_space()
+        self._questions, self._verify, self._attempts, self._goal = questions, verify, attempts, goal
+        self._question = questions[0]
+        self._left = attempts
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
+        super().reset(seed=seed)
+        chosen = dict(options or {})
+        gold = chosen.pop("gold", False)
+        total = len(self._questions)
+        index = chosen.pop("index", seed % total if seed is not None else int(self.np_random.integers(total)))
+        if chosen:
+            raise UnknownName.among("option", next(iter(chosen)), ["gold", "index"])
+        if not isinstance(index, int) or not 0 <= index < total:
+            raise InvalidValue(f"index={index!r}: there are {total} questions")
+        self._question, self._left = self._questions[index], self._attempts
+        info: dict[str, Any] = {"goal": self._goal}
+        if gold:
+            info["gold"] = [self._question.answer]
+        return clean(self._question.text), info
+
+    def step(self, action: str) -> tuple[str, SupportsFloat, bool, bool, dict[str, Any]]:
+        self._left -= 1
+        problem = ""
+        try:
+            score = min(1.0, max(0.0, float(self._verify(action, self._question))))
+        except Exception as error:  # one answer is judged here, and any text may be an answer
+            score, problem = 0.0, f" ({type(error).__name__}: {error})"
+        success = score == 1.0
+        text = "That is right." if success else f"That is not right{clean(problem, 300)}."
+        over = success or self._left <= 0
+        if not over:
+            text += f" {self._left} attempt{'s' * (self._left != 1)} left."
+        info: dict[str, Any] = {"success": success, "score": score}
+        if not success:
+            info["feedback"] = text
+        return text, score, over, False, info
+
+
+def read_questions(path: Path) -> list[Question]:
+    """The items of a JSONL file. Raises `InvalidValue` with the line that is none."""
+    questions = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        if line.strip():
+            try:
+                row = json.loads(line)
+                text, answer = row.pop("question"), row.pop("answer")
+            except (ValueError, KeyError, AttributeError) as error:
+                problem = f'{path}, line {number}: each line is an object like {{"question": "…", "answer": "…"}}'
+                raise InvalidValue(f"{problem} ({type(error).__name__}: {error})") from None
+            questions.append(Question(str(text), str(answer), row))
+    return questions

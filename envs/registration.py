@@ -1,0 +1,98 @@
+"""The table of the environments that ship, and `make`.
+
+Other packages add theirs in one of two ways: they register with Gymnasium as usual, or have an entry point in the group
+``agentkit.envs``, whose name is the environment's id::
+
+    [project.entry-points."agentkit.envs"]
+    "mine/Maze-v0" = "my_package.maze:MazeEnv"
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any
+
+from agentkit.errors import UnknownName
+
+if TYPE_CHECKING:
+    import gymnasium
+
+ENTRY_POINTS = "agentkit.envs"
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """One row of the table. ``max_steps`` is the default step limit; ``gymnasium.make`` takes another."""
+
+    id: str
+    entry_point: str
+    max_steps: int | None
+    kwargs: dict[str, Any] = field(default_factory=dict)
+
+
+WORLDS: tuple[World, ...] = (
+    World("agentkit/ALFWorld-v0", "agentkit.envs.alfworld:ALFWorldEnv", 50),
+    World("agentkit/BabyAI-v0", "agentkit.envs.minigrid:MiniGridEnv", None),
+    World("agentkit/BabyAIProgram-v0", "agentkit.envs.programs_text:babyai_program", None),
+    World("agentkit/Blackjack-v0", "agentkit.envs.toytext:blackjack", 20),
+    World("agentkit/CliffWalking-v0", "agentkit.envs.toytext:cliff_walking", 100),
+    World("agentkit/CodeTasks-v0", "agentkit.envs.code:code_tasks_env", None),
+    World("agentkit/Crafter-v0", "agentkit.envs.crafter:CrafterEnv", 1000),
+    World("agentkit/CrafterProgram-v0", "agentkit.envs.programs_crafter:crafter_program", None),
+    World("agentkit/FrozenLake-v0", "agentkit.envs.toytext:frozen_lake", 100),
+    World("agentkit/HumanEval-v0", "agentkit.envs.code:human_eval_env", None),
+    World("agentkit/MiniGrid-v0", "agentkit.envs.minigrid:MiniGridEnv", None, {"level": "MiniGrid-DoorKey-5x5-v0"}),
+    World("agentkit/ReasoningGym-v0", "agentkit.envs.reasoning_gym:ReasoningGymEnv", None),
+    World("agentkit/ScienceWorld-v0", "agentkit.envs.scienceworld:ScienceWorldEnv", 100),
+    World("agentkit/Taxi-v0", "agentkit.envs.toytext:taxi", 200),
+    World("agentkit/TextCraft-v0", "agentkit.envs.textcraft:TextCraftEnv", 60),
+    World("agentkit/TextCraftProgram-v0", "agentkit.envs.programs_text:textcraft_program", None),
+    World("agentkit/TextWorld-v0", "agentkit.envs.textworld:TextWorldEnv", 100),
+    World("agentkit/TextWorldExpress-v0", "agentkit.envs.textworld_express:TextWorldExpressEnv", 50),
+)
+
+
+def register_all() -> None:
+    """Register all environments with Gymnasium. Doing it again changes nothing."""
+    from gymnasium.envs.registration import register, registry
+
+    for world in WORLDS:
+        if world.id not in registry:
+            register(
+                id=world.id,
+                entry_point=world.entry_point,
+                max_episode_steps=world.max_steps,
+                disable_env_checker=True,  # it would look at every character of every observation
+                kwargs=dict(world.kwargs),
+            )
+    for entry in entry_points(group=ENTRY_POINTS):
+        if entry.name not in registry:
+            register(id=entry.name, entry_point=entry.value, disable_env_checker=True)
+
+
+def env_ids() -> list[str]:
+    """The ids of the text environments: those that ship and those of installed entry points."""
+    return sorted({*(w.id for w in WORLDS), *(e.name for e in entry_points(group=ENTRY_POINTS))})
+
+
+def make(id: str, **kwargs: Any) -> gymnasium.Env[str, str]:
+    """The environment called ``id``, as ``gymnasium.make`` makes it.
+
+    ``kwargs`` go to the environment, and ``max_episode_steps`` to the step limit around it. Raises `UnknownName` with
+    the nearest ids, and `agentkit.errors.MissingExtra` with the pip command where a package is not installed.
+    """
+    import gymnasium
+
+    register_all()
+    if id not in gymnasium.registry and ":" not in id:  # "module:id" imports the module first, as in Gymnasium
+        near = {i for i in gymnasium.registry if i.startswith(id.split("/")[0] + "/")} if "/" in id else set()
+        raise UnknownName.among("environment", id, {*env_ids(), *near}, _hint(id))
+    env: gymnasium.Env[str, str] = gymnasium.make(id, **kwargs)
+    return env
+
+
+def _hint(id: str) -> str:
+    if f"agentkit/{id}" in env_ids():
+        return f"The id in full is 'agentkit/{id}'."
+    return "An environment of your own must be registered first: see docs/environments.md."

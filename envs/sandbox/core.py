@@ -1,0 +1,274 @@
+"""The sandbox: runs a program that is not trusted, and judges one by tests that it cannot see."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import functools
+import os
+import socket
+import threading
+import weakref
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any
+
+from agentkit.envs.sandbox.host import HostFunctions, Server
+from agentkit.envs.sandbox.inside.wire import WireError, to_json
+from agentkit.envs.sandbox.launch import WALLS, Wall
+from agentkit.envs.sandbox.values import Ended, Level, Limits, SandboxResult, SandboxUnavailable, TestResult, Verdict
+from agentkit.errors import InvalidValue
+
+_JUDGE_EXTRA_S = 2.0
+
+
+class Sandbox:
+    """Runs programs that are not trusted, each in a fresh process that can reach nothing.
+
+    A program sees Python's standard library and an empty scratch folder, its only writable place. It has no network,
+    no environment, no files of the user, no other processes, and hard limits (`Limits`). Its process is forked from a
+    warm parent, behind a wall that the operating system builds (`Level`); the result says which. Where no wall can be
+    had, programs are refused, unless ``allow_unisolated`` is true.
+
+    ``packages`` names installed packages that programs may import. Safe to use from many threads: each execution takes
+    an idle server or starts one. Use it as a context manager, or `close` it.
+
+    >>> with Sandbox() as sandbox:
+    ...     sandbox.run("print(6 * 7)").stdout
+    '42\\n'
+    """
+
+    def __init__(
+        self,
+        *,
+        limits: Limits | None = None,
+        packages: Sequence[str] = (),
+        allow_unisolated: bool = False,
+        wall: Wall | None = None,
+    ) -> None:
+        """``wall`` forces one kind of isolation (one of `WALLS`) instead of the first that holds here."""
+        self.limits = limits or Limits()
+        self._packages = tuple(packages)
+        self._allow_unisolated = allow_unisolated
+        self._forced = wall
+        self._found: Wall | None = None
+        self._reasons = ""
+        self._probed = False
+        self._lock = threading.Lock()
+        self._idle: list[Server] = []
+        self._closed = False
+        self._finalizer = weakref.finalize(self, _close_all, self._idle)
+
+    @property
+    def level(self) -> Level:
+        """The isolation that programs get. Raises `SandboxUnavailable` where there is none and none was allowed."""
+        self._probe()
+        return Level.NONE if self._found is None else self._found.level
+
+    def run(
+        self,
+        code: str,
+        *,
+        timeout_s: float = 5.0,
+        stdin: str = "",
+        files: Mapping[str, str] | None = None,
+        calls: HostFunctions | None = None,
+        calls_module: str = "world",
+        seed: int = 0,
+    ) -> SandboxResult:
+        """Run ``code`` as a script, at most ``timeout_s`` seconds, and say what came of it.
+
+        ``files`` (relative path -> text) are put into the scratch folder first, which is the working folder and on the
+        import path. ``calls`` are functions of the host that the program may call by name, or import from the module
+        ``calls_module``; arguments and results cross as plain data, exceptions that are standard ones are raised in
+        the program, and a function that raises `ProgramInterrupted` ends it. ``seed`` seeds ``random``; string hashes
+        are fixed, so a program prints the same thing each time. Never raises for what the program does.
+        """
+        request = {
+            "role": "program",
+            "code": code,
+            "seed": seed,
+            **({"stdin": stdin} if stdin else {}),
+            **({"files": _checked_files(files)} if files else {}),
+            **({"calls": sorted(calls), "calls_module": calls_module} if calls else {}),
+        }
+        try:
+            server = self._take()
+        except SandboxUnavailable as error:
+            return SandboxResult(Ended.REFUSED, note=str(error))
+        try:
+            return server.execute(request, _positive(timeout_s), calls=calls).wait()
+        finally:
+            self._give_back(server)
+
+    def judge(
+        self,
+        program: str,
+        tests: Sequence[str],
+        *,
+        entry_point: str = "",
+        prelude: str = "",
+        timeout_s: float = 5.0,
+        seed: int = 0,
+        stop_at_first: bool = False,
+        explain: bool = False,
+    ) -> Verdict:
+        """Whether ``program`` passes ``tests``, where the program can neither see the tests nor touch the verdict.
+
+        Two processes that share nothing but a socket: the program serves its functions, the judge runs the tests and
+        calls them. Only plain data crosses, so expected values stay with the judge, comparisons are the judge's own,
+        and nothing that the program prints, patches or exits with counts. Each test is a script with its own globals;
+        ``prelude`` (trusted code) runs before each; names that neither defines are looked up in the program;
+        ``entry_point`` is always the program's own function. A function as an argument cannot cross: such a test fails
+        and says so. ``explain`` adds to each failed ``assert a == b`` what ``a`` was: for tests that may be shown.
+        """
+        try:
+            served, judging = self._take(), self._take()
+        except SandboxUnavailable as error:
+            return Verdict(False, note=str(error))
+        timeout_s = _positive(timeout_s)
+        said: list[Any] = []
+        try:
+            ours, theirs = socket.socketpair()
+            with ours, theirs:
+                candidate = served.execute(
+                    {"role": "serve", "code": program, "seed": seed},
+                    timeout_s,
+                    sockets=[theirs],
+                    discard_output=True,
+                )
+                judge = judging.execute(
+                    {
+                        "role": "judge",
+                        "tests": list(tests),
+                        "entry_point": entry_point,
+                        "prelude": prelude,
+                        "stop_at_first": stop_at_first,
+                        "explain": explain,
+                        "ahead": _calls_ahead(tuple(tests), entry_point),
+                        "seed": seed,
+                    },
+                    timeout_s + _JUDGE_EXTRA_S,
+                    sockets=[ours],
+                    on_message=said.append,
+                    discard_output=True,
+                )
+            judge_result = judge.wait()
+            candidate_result = candidate.wait()
+        finally:
+            self._give_back(served)
+            self._give_back(judging)
+        return _verdict(len(tests), said, candidate_result, judge_result)
+
+    def close(self) -> None:
+        """End all idle servers; those in use end after their execution."""
+        self._closed = True
+        with self._lock:
+            _close_all(self._idle)
+
+    def __enter__(self) -> Sandbox:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _probe(self) -> None:
+        with self._lock:
+            if self._probed:
+                if self._reasons:
+                    raise SandboxUnavailable(self._reasons)
+                return
+            reasons = []
+            for wall in [self._forced] if self._forced else WALLS:
+                try:
+                    server = Server(wall, self._packages, self.limits)
+                    trial = server.execute({"role": "program", "code": "", "seed": 0}, 10.0).wait()
+                except SandboxUnavailable as error:
+                    reasons.append(f"{wall.level}: {error}")
+                    continue
+                if trial.ok:
+                    self._found, self._probed = wall, True
+                    if not server.broken:
+                        self._idle.append(server)
+                    return
+                reasons.append(f"{wall.level}: {trial.stderr.strip() or trial.note}")
+                server.close()
+            self._probed = True
+            if not self._allow_unisolated:
+                self._reasons = (
+                    "No isolation is to be had on this machine, so untrusted programs do not run: "
+                    + "; ".join(reasons)
+                    + ". Install bubblewrap, allow unprivileged user namespaces, or pass allow_unisolated=True."
+                )
+                raise SandboxUnavailable(self._reasons)
+
+    def _take(self) -> Server:
+        if self._closed:
+            raise SandboxUnavailable("this sandbox is closed")
+        self._probe()
+        with self._lock:
+            while self._idle:
+                server = self._idle.pop()
+                if server.pid == os.getpid() and not server.broken:
+                    return server
+                server.close()
+        return Server(self._found, self._packages, self.limits)
+
+    def _give_back(self, server: Server) -> None:
+        if server.broken or self._closed:
+            server.close()
+            return
+        with self._lock:
+            self._idle.append(server)
+
+
+def _close_all(servers: list[Server]) -> None:
+    while servers:
+        with contextlib.suppress(OSError):
+            servers.pop().close()
+
+
+@functools.lru_cache(maxsize=1024)
+def _calls_ahead(tests: tuple[str, ...], entry_point: str) -> list[Any]:
+    """The arguments, as JSON, of the calls in a single test that can be read off it: the program makes them all at
+    once. With several tests none are, so that a call that never returns fails its own test alone."""
+    if len(tests) != 1 or not entry_point:
+        return []
+    found: list[tuple[int, int, Any]] = []
+    try:
+        for node in ast.walk(ast.parse(tests[0])):
+            match node:
+                case ast.Call(ast.Name(name), args, []) if name in (entry_point, "candidate"):
+                    with contextlib.suppress(ValueError, TypeError, WireError):  # not made of literals
+                        values = [to_json(ast.literal_eval(a)) for a in args]
+                        found.append((node.lineno, node.col_offset, values))
+    except (SyntaxError, ValueError, RecursionError):
+        return []
+    return [values for _, _, values in sorted(found, key=lambda f: f[:2])]
+
+
+def _positive(timeout_s: float) -> float:
+    if not 0 < timeout_s < 1e6:
+        raise InvalidValue(f"timeout_s is {timeout_s!r}; give seconds above 0.")
+    return float(timeout_s)
+
+
+def _checked_files(files: Mapping[str, str]) -> dict[str, str]:
+    for name in files:
+        if os.path.isabs(name) or ".." in name.split("/") or "\0" in name or not name:
+            raise InvalidValue(f"file name {name!r}: give a path relative to the scratch folder.")
+    return dict(files)
+
+
+def _verdict(count: int, said: list[Any], program: SandboxResult, judge: SandboxResult) -> Verdict:
+    """The host's own reading of what the judge reported: a missing, malformed or partial report is no pass."""
+    if len(said) != 1 or not judge.ok:
+        return Verdict(False, (), program, judge, note=program.note or judge.note or "the judge did not report")
+    tests = tuple(TestResult(t["passed"] is True, str(t["message"])) for t in said[0]["results"])
+    passed = len(tests) == count and all(t.passed for t in tests)
+    note = str(said[0]["error"])
+    if not passed and program.ended not in (Ended.OK, Ended.ERROR):
+        note = program.note
+    return Verdict(passed, tests, program, judge, note)

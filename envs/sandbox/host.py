@@ -1,0 +1,334 @@
+"""The host's end of one warm server."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import marshal
+import os
+import selectors
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from agentkit.envs.sandbox.inside.program import OUT_OF_MEMORY
+from agentkit.envs.sandbox.inside.wire import MAX_BYTES, WireError, from_json, parse, to_json
+from agentkit.envs.sandbox.launch import Wall, command, missing
+from agentkit.envs.sandbox.values import Ended, Level, Limits, ProgramInterrupted, SandboxResult, SandboxUnavailable
+
+_START_S = 20.0
+_GRACE_S = 5.0
+
+HostFunctions = Mapping[str, Callable[..., object]]
+
+
+class Server:
+    """A warm server behind ``wall``, or behind none. One execution at a time. Not for two threads at once."""
+
+    def __init__(self, wall: Wall | None, packages: Sequence[str], limits: Limits) -> None:
+        """Start it. Raises `SandboxUnavailable` with the reason when it does not start."""
+        if wall is not None and (reason := missing(wall)):
+            raise SandboxUnavailable(reason)
+        self.wall = wall
+        self.limits = limits
+        self.pid = os.getpid()
+        self.broken = False
+        self._folder = tempfile.mkdtemp(prefix="agentkit-sandbox-")
+        self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            with theirs, tempfile.TemporaryFile() as said:
+                self._process = subprocess.Popen(  # noqa: S603
+                    command(wall, theirs.fileno(), packages, limits, self._folder),
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=said,
+                    env={"PYTHONHASHSEED": "0"},
+                    pass_fds=[theirs.fileno()],
+                    start_new_session=True,
+                )
+                theirs.close()
+                self.control.settimeout(_START_S)
+                try:
+                    ready = self.control.recv(64)
+                except OSError:
+                    ready = b""
+                if ready != b"ready":
+                    _kill_tree(self._process.pid)
+                    self._process.wait()
+                    said.seek(0)
+                    lines = said.read().decode(errors="replace").strip().splitlines() or ["it did not answer"]
+                    raise SandboxUnavailable(lines[-1])
+        except BaseException:
+            self.control.close()
+            shutil.rmtree(self._folder, ignore_errors=True)
+            raise
+        self.control.settimeout(None)
+
+    @property
+    def level(self) -> Level:
+        return Level.NONE if self.wall is None else self.wall.level
+
+    def close(self) -> None:
+        """End the server and all that it runs; a second call does nothing."""
+        self.broken = True
+        if self.pid != os.getpid():  # a fork's copy: the process is not this one's to end
+            self.control.close()
+            return
+        self.control.close()
+        try:  # it ends by itself when the control socket does, and all inside with it
+            self._process.wait(timeout=1.0)
+        except subprocess.TimeoutExpired:
+            _kill_tree(self._process.pid)
+            self._process.wait()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def execute(
+        self,
+        request: Mapping[str, Any],
+        timeout_s: float,
+        *,
+        calls: HostFunctions | None = None,
+        on_message: Callable[[Any], None] | None = None,
+        sockets: Sequence[socket.socket] = (),
+        discard_output: bool = False,
+    ) -> Execution:
+        """Start one request (see `inside.program.main`); `Execution.wait` sees it to its end.
+
+        ``calls`` are host functions that the program may call; ``on_message`` is given every other message it sends.
+        ``sockets`` are handed over after the channel to the host. Never raises for what the program does.
+        """
+        return Execution(self, request, timeout_s, calls or {}, on_message, sockets, discard_output)
+
+
+class Execution:
+    """One execution as seen from the host: its pipes, and the loop that reads them."""
+
+    def __init__(
+        self,
+        server: Server,
+        request: Mapping[str, Any],
+        timeout_s: float,
+        calls: HostFunctions,
+        on_message: Callable[[Any], None] | None,
+        sockets: Sequence[socket.socket],
+        discard_output: bool,
+    ) -> None:
+        self._server, self._limits, self._timeout_s = server, server.limits, timeout_s
+        self._calls, self._on_message = calls, on_message
+        self._output: dict[int, bytearray] = {}
+        self._channel: socket.socket | None = None
+        self._incoming = bytearray()
+        self._killed: Ended | None = None
+        self._note = ""
+        self._folder: str | None = None
+        self._lost = ""
+        self._started = time.monotonic()
+        try:
+            self._start(request, sockets, discard_output)
+        except OSError as error:
+            self._lost = str(error)
+
+    def _start(self, request: Mapping[str, Any], sockets: Sequence[socket.socket], discard_output: bool) -> None:
+        header: dict[str, Any] = {"timeout_s": self._timeout_s}
+        if self._server.wall is None:
+            header["folder"] = self._folder = tempfile.mkdtemp(prefix="agentkit-scratch-")
+        with contextlib.ExitStack() as stack:
+            body = _anonymous_file(marshal.dumps(dict(request)))
+            stack.callback(os.close, body)
+            theirs = [body]
+            if discard_output:
+                null = os.open(os.devnull, os.O_WRONLY)
+                stack.callback(os.close, null)
+                theirs += [null, null]
+            else:
+                for _ in ("stdout", "stderr"):
+                    reader, writer = os.pipe()
+                    stack.callback(os.close, writer)
+                    os.set_blocking(reader, False)
+                    self._output[reader] = bytearray()
+                    theirs.append(writer)
+            if self._calls or self._on_message is not None:
+                self._channel, other = socket.socketpair()
+                stack.enter_context(other)
+                theirs.append(other.fileno())
+            theirs += [s.fileno() for s in sockets]
+            socket.send_fds(self._server.control, [marshal.dumps(header)], theirs)
+
+    def wait(self) -> SandboxResult:
+        """Read what the program prints, answer its calls, and return what came of it. Call it once."""
+        report: dict[str, Any] | None = None
+        try:
+            if not self._lost:
+                report = self._loop()
+        except (OSError, EOFError) as error:
+            self._lost = str(error) or "it hung up"
+        finally:
+            for fd in self._output:
+                os.close(fd)
+            if self._channel is not None:
+                self._channel.close()
+            if self._folder is not None:
+                shutil.rmtree(self._folder, ignore_errors=True)
+            if self._lost or (self._server.wall is not None and not self._server.wall.warm):
+                self._server.close()
+        return self._result(report)
+
+    def _loop(self) -> dict[str, Any]:
+        """The server's report. Raises EOFError or OSError when the server is gone."""
+        control = self._server.control
+        report: dict[str, Any] | None = None
+        last = self._started + self._timeout_s + _GRACE_S
+        with selectors.PollSelector() as selector:
+            selector.register(control, selectors.EVENT_READ)
+            for fd in self._output:
+                selector.register(fd, selectors.EVENT_READ)
+            if self._channel is not None:
+                selector.register(self._channel, selectors.EVENT_READ)
+            # The pipes are read to their end even after the report; a process that got away may hold them open, which
+            # can happen only without a wall, and is not waited for.
+            while selector.get_map():
+                ready = selector.select(max(0.0, last - time.monotonic()))
+                if not ready:
+                    if report is None:
+                        raise EOFError("the sandbox's server did not answer in time")
+                    break
+                for key, _ in ready:
+                    if key.fileobj is control:
+                        said = control.recv(65536)
+                        if not said:
+                            raise EOFError("the sandbox's server is gone")
+                        report = json.loads(said)
+                        selector.unregister(control)
+                        last = time.monotonic() + 1.0
+                    elif not (self._talk() if key.fileobj is self._channel else self._read(key.fd)):
+                        selector.unregister(key.fileobj)
+        if report is None:
+            raise EOFError("the sandbox's server is gone")
+        return report
+
+    def _read(self, fd: int) -> bool:
+        """Read some of the program's output; False at its end or beyond the limit."""
+        try:
+            part = os.read(fd, 65536)
+        except BlockingIOError:
+            return True
+        room = self._limits.output_bytes - len(self._output[fd])
+        self._output[fd] += part[:room]
+        if len(part) > room:
+            self._kill(Ended.OUTPUT_LIMIT, f"more than {self._limits.output_bytes} bytes of output")
+            return False
+        return bool(part)
+
+    def _kill(self, why: Ended, note: str) -> None:
+        if self._killed is None:
+            self._killed, self._note = why, note
+            self._server.control.send(b"kill")
+
+    def _talk(self) -> bool:
+        """Read from the program's channel and answer the calls that are complete; False at its end."""
+        assert self._channel is not None
+        try:
+            part = self._channel.recv(65536, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return True
+        except ConnectionError:
+            return False
+        self._incoming += part
+        while len(self._incoming) >= 4 and self._killed is None:
+            (length,) = struct.unpack_from(">I", self._incoming)
+            if length > MAX_BYTES:
+                self._kill(Ended.KILLED, f"a message of {length} bytes; the limit is {MAX_BYTES}")
+                return False
+            if len(self._incoming) < 4 + length:
+                break
+            message = bytes(self._incoming[4 : 4 + length])
+            del self._incoming[: 4 + length]
+            self._answer(message)
+        return bool(part)
+
+    def _answer(self, body: bytes) -> None:
+        try:
+            message = parse(body)
+            if self._on_message is not None and not self._calls:
+                self._on_message(message)
+                return
+            if not isinstance(message, dict) or message.get("call") not in self._calls:
+                raise WireError("no such function")
+            args, kwargs = from_json(message.get("args")), message.get("kwargs")
+            if not isinstance(args, tuple) or not isinstance(kwargs, dict):
+                raise WireError("not a call")
+            values = {str(k): v for k, v in from_json(kwargs).items()}  # type: ignore[attr-defined]
+            reply = {"value": to_json(self._calls[message["call"]](*args, **values))}
+        except ProgramInterrupted as stop:
+            self._kill(Ended.INTERRUPTED, str(stop))
+            return
+        except (TypeError, ValueError, LookupError, ArithmeticError, RuntimeError, WireError, RecursionError) as error:
+            # A wrong call is the program's mistake, and it is told so. Anything else is the host's own fault.
+            reply = {"error": str(error)[:2000], "kind": type(error).__name__}
+        data = json.dumps(reply).encode()
+        assert self._channel is not None
+        with contextlib.suppress(ConnectionError):
+            self._channel.settimeout(_GRACE_S)
+            self._channel.sendall(struct.pack(">I", len(data)) + data)
+
+    def _result(self, report: dict[str, Any] | None) -> SandboxResult:
+        out, err = [bytes(b).decode(errors="replace") for b in self._output.values()] or ("", "")
+        level = self._server.level
+        if report is None:
+            return SandboxResult(Ended.KILLED, out, err, level=level, note=self._lost)
+        if "failed" in report:
+            return SandboxResult(Ended.REFUSED, out, err, level=level, note=report["failed"])
+        status, killed, note = report["status"], report["killed"], self._note
+        if self._killed is not None:
+            ended = self._killed
+        elif killed == "timeout" or status == -signal.SIGXCPU:
+            ended, note = Ended.TIMEOUT, f"more than {self._timeout_s:g} seconds"
+        elif killed == "memory" or status == OUT_OF_MEMORY:
+            ended, note = Ended.MEMORY, f"more than {self._limits.memory_mb} MiB of memory"
+        elif killed:
+            ended = Ended.KILLED
+        elif status == 0:
+            ended = Ended.OK
+        else:
+            ended = Ended.ERROR
+            note = f"signal {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
+        return SandboxResult(
+            ended,
+            out,
+            err,
+            exit_code=status,
+            level=level,
+            wall_s=report["wall_s"],
+            cpu_s=report["cpu_s"],
+            memory_mb=report["memory_mb"],
+            note=note,
+        )
+
+
+def _kill_tree(pid: int) -> None:
+    """Kill a process and its descendants. Of a PID namespace the first process is enough, and is among them."""
+    with contextlib.suppress(OSError):
+        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+            _kill_tree(int(child))
+    with contextlib.suppress(OSError):
+        os.kill(pid, signal.SIGKILL)
+
+
+def _anonymous_file(content: bytes) -> int:
+    """An open file with ``content``, at its start, that has no name."""
+    if hasattr(os, "memfd_create"):
+        fd = os.memfd_create("request")
+    else:
+        with tempfile.TemporaryFile() as file:
+            fd = os.dup(file.fileno())
+    with open(fd, "wb", closefd=False) as file:
+        file.write(content)
+    os.lseek(fd, 0, os.SEEK_SET)
+    return fd

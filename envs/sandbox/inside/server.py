@@ -1,0 +1,262 @@
+"""The warm parent: forks a fresh, further isolated process for each execution.
+
+The parent never reads a program: a request arrives as an open file that only the child reads, so one execution's
+program cannot be found in the memory that the next one inherits.
+
+    server      warm; enforces the deadline and the memory total, kills, reports
+      program   process 1 of a PID namespace of its own, with its own mounts, no capability and filtered system calls
+
+When the program ends, the kernel kills all it left behind, because its PID namespace dies with it. The server lives in
+a user namespace of its own, inside the wall: there it may make PID namespaces and mount scratch folders, and nothing
+else. While one program runs, the next process is made ready up to the point where it needs its program.
+
+Speed is page faults here: each page that the child is the first to write after the fork is copied. Hence the plain
+fork, the marshalled requests, and the objects made before it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import json
+import marshal
+import os
+import random
+import resource
+import select
+import signal
+import socket
+import sys
+import time
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from . import kernel, program  # noqa: TID251 - the package has another name inside
+
+# Loaded once, before any program runs, so that the programs that use them need not. More would slow each fork.
+PRELOAD = "bisect collections copy functools heapq itertools math operator random re string typing"
+_MEBI = 2**20
+
+# Unlike os.fork, runs none of Python's after-fork hooks: they would reseed `random` (a thousandth of a second) and tidy
+# up after threads that this process never has.
+_fork = ctypes.PyDLL(None).fork
+
+
+def main(control_fd: int, options: dict[str, Any]) -> NoReturn:
+    """Serve the host on ``control_fd`` until it hangs up. ``options``: ``isolate`` (new namespaces for each program),
+    ``filter`` (privileges dropped, system calls filtered), ``user`` (ids to become first, or None), ``scratch`` (the
+    writable folder, or None where each request brings one), ``paths`` (for imports), ``limits`` (the fields of
+    `Limits`), ``warm`` (more than one execution)."""
+    control = socket.socket(fileno=control_fd)
+    if options["user"] is not None:
+        os.setgroups([])
+        os.setresgid(*[options["user"]] * 3)
+        os.setresuid(*[options["user"]] * 3)
+    if options["isolate"]:
+        _enter_namespaces()
+    if options["warm"]:
+        for name in PRELOAD.split():
+            __import__(name)
+    server = _Server(control, options)
+    os.environ.clear()
+    os.environ.update(PATH="/usr/bin:/bin", LANG="C.UTF-8")
+    sys.path.extend(options["paths"])
+    program.prepare(options["scratch"])
+    if options["filter"]:
+        kernel.set_dumpable(False)
+        kernel.Filter(kernel.NEVER).install()
+    random.seed(0)
+    gc.collect()
+    gc.freeze()
+    control.send(b"ready")
+    ready = server.make_ready()
+    while True:
+        message, fds, _, _ = socket.recv_fds(control, 65536, 8)
+        if not message:
+            os._exit(0)
+        if message == b"kill":  # it crossed with the report of an execution that had ended
+            continue
+        failed = server.start(ready, message, list(fds))
+        current, ready = ready, server.make_ready()
+        timeout_s = 0.0 if failed else marshal.loads(message)["timeout_s"]  # noqa: S302 - from the host
+        report = server.watch(current, timeout_s, ready)
+        control.send(json.dumps({"failed": failed} if failed else report).encode())
+
+
+def _enter_namespaces() -> None:
+    """Go on as process 1 of a PID namespace that belongs to a user namespace of our own: only there can a process give
+    each of its children a PID namespace and return to its own (see setns(2))."""
+    uid, gid = os.getuid(), os.getgid()
+    kernel.set_dumpable(True)  # after a change of user, /proc/self belongs to root until this
+    kernel.unshare(kernel.CLONE_NEWUSER | kernel.CLONE_NEWPID | kernel.CLONE_NEWNS | kernel.CLONE_NEWIPC)
+    kernel.map_ids(uid, gid)
+    pid = os.fork()
+    if pid:
+        _, status = os.waitpid(pid, 0)
+        os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
+
+
+@dataclass
+class _Ready:
+    """A process that waits for its program. ``name`` is its number in the server's view of /proc."""
+
+    pid: int
+    handoff: socket.socket
+    name: str = ""
+
+
+class _Server:
+    def __init__(self, control: socket.socket, options: dict[str, Any]) -> None:
+        self._control = control
+        self._options = options
+        self._own_namespace = self._proc = -1
+        self._others: set[str] = set()
+        if options["isolate"]:
+            self._own_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY)
+            self._proc = os.open("/proc", os.O_RDONLY)
+            self._others = set(os.listdir(self._proc))
+            nothing = kernel.MS_RDONLY | kernel.MS_NOSUID | kernel.MS_NODEV
+            kernel.mount("tmpfs", "/proc", "tmpfs", nothing, "size=4k")  # programs see none; the open folder stays
+        limits = options["limits"]
+        size = f"size={limits['scratch_mb']}m,nr_inodes={limits['scratch_files']},mode=0700"
+        self._scratch = ("tmpfs", options["scratch"], "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, size)
+        self._filter = kernel.Filter(kernel.NOT_IN_A_PROGRAM) if options["filter"] else None
+
+    def make_ready(self) -> _Ready:
+        """Fork a process and let it give up everything that a program may not have."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        if self._options["isolate"]:
+            kernel.unshare(kernel.CLONE_NEWPID)  # for the next child
+        pid = _fork()
+        if pid == 0:
+            self._wait_for_program(theirs)
+        if pid < 0:
+            os._exit(1)
+        if self._options["isolate"]:
+            kernel.enter_namespace(self._own_namespace, kernel.CLONE_NEWPID)
+        theirs.close()
+        return _Ready(pid, ours)
+
+    def start(self, ready: _Ready, message: bytes, fds: list[int]) -> str:
+        """Hand a request over. Why that failed, or an empty string."""
+        try:
+            said = ready.handoff.recv(1024).decode()
+            if not said.isdigit():
+                return said or "a process ended before its program came"
+            ready.name = said
+            socket.send_fds(ready.handoff, [message], fds)
+        except OSError as error:
+            return str(error)
+        finally:
+            ready.handoff.close()
+            for fd in fds:
+                os.close(fd)
+        return ""
+
+    def watch(self, running: _Ready, timeout_s: float, ready: _Ready) -> dict[str, Any]:
+        """Wait for ``running``; kill it at the deadline, when the host says so or hangs up, or when all processes of
+        the program together hold more than its memory."""
+        start = time.monotonic()
+        deadline = start + timeout_s
+        limit = self._options["limits"]["memory_mb"] * _MEBI
+        pid = running.pid
+        exited = os.pidfd_open(pid) if hasattr(os, "pidfd_open") else -1
+        sources = [self._control.fileno()] + ([exited] if exited >= 0 else [])
+        pause = 0.05 if exited >= 0 else 0.005
+        ended, killed, looked = 0, "", start
+        while not killed:
+            ended, status, usage = os.wait4(pid, os.WNOHANG)
+            if ended:
+                break
+            now = time.monotonic()
+            if now >= deadline:
+                killed = "timeout"
+            elif self._proc >= 0 and now - looked >= 0.05:
+                looked = now
+                if self._resident(ready) > limit:
+                    killed = "memory"
+            if not killed and sources[0] in select.select(sources, [], [], min(deadline - now, pause))[0]:
+                killed = "host"  # its message stays for `main`, which knows a hang-up from a "kill"
+        if exited >= 0:
+            os.close(exited)
+        if not ended:
+            with contextlib.suppress(OSError):
+                os.killpg(pid, signal.SIGKILL)
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+            _, status, usage = os.wait4(pid, 0)
+        return {
+            "killed": killed,
+            "status": os.waitstatus_to_exitcode(status),
+            "wall_s": time.monotonic() - start,
+            "cpu_s": usage.ru_utime + usage.ru_stime,
+            "memory_mb": usage.ru_maxrss / 1024,
+        }
+
+    def _resident(self, ready: _Ready) -> int:
+        """Bytes of resident memory of the program's processes: all in sight that are not the server's own."""
+        if not ready.name:
+            ready.name = ready.handoff.recv(1024, socket.MSG_PEEK).decode()
+        total = 0
+        for name in os.listdir(self._proc):
+            if name.isdigit() and name not in self._others and name != ready.name:
+                with contextlib.suppress(OSError):  # it may have ended
+                    file = os.open(f"{name}/statm", os.O_RDONLY, dir_fd=self._proc)
+                    total += int(os.read(file, 200).split()[1])
+                    os.close(file)
+        return total * os.sysconf("SC_PAGE_SIZE")
+
+    def _wait_for_program(self, handoff: socket.socket) -> NoReturn:
+        """Give up everything that a program may not have, wait for one, run it."""
+        options = self._options
+        try:
+            os.setsid()
+            name = "0"
+            if options["isolate"]:
+                name = os.readlink("self", dir_fd=self._proc)
+                kernel.unshare(kernel.CLONE_NEWNS)
+                kernel.mount(*self._scratch)
+            if options["scratch"]:
+                os.chdir(options["scratch"])
+            os.closerange(3, handoff.fileno())
+            os.closerange(handoff.fileno() + 1, 4096)
+            _limit(options["limits"], options["filter"])
+            if self._filter is not None:
+                kernel.drop_capabilities()
+                self._filter.install()
+            handoff.send(name.encode())
+            message, (request, out, err, *channels), _, _ = socket.recv_fds(handoff, 65536, 8)
+            handoff.close()
+            header = marshal.loads(message)  # noqa: S302 - from the host
+            cpu = int(header["timeout_s"]) + 2
+            resource.setrlimit(resource.RLIMIT_CPU, (cpu, cpu))
+            os.dup2(out, 1)
+            os.dup2(err, 2)
+            body = marshal.loads(os.read(request, os.fstat(request).st_size))  # noqa: S302 - from the host
+            os.close(out)
+            os.close(err)
+            os.close(request)
+        except BaseException as error:
+            with contextlib.suppress(OSError):
+                handoff.send(f"{type(error).__name__}: {error}".encode())
+            os._exit(1)
+        program.main(body, channels, header.get("folder"))
+
+
+def _limit(limits: dict[str, Any], count_processes: bool) -> None:
+    """Set this process's hard limits, from which its children cannot rise."""
+    for kind, value in (
+        (resource.RLIMIT_AS, limits["memory_mb"] * _MEBI),
+        (resource.RLIMIT_FSIZE, limits["file_mb"] * _MEBI),
+        (resource.RLIMIT_NOFILE, limits["open_files"]),
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_MEMLOCK, 0),
+    ):
+        resource.setrlimit(kind, (value, value))
+    if count_processes:
+        # The server, its parent and the next process count too. Without a namespace of our own to count in, the limit
+        # would be on all processes of the user, so there it is left alone.
+        resource.setrlimit(resource.RLIMIT_NPROC, (limits["processes"] + 3,) * 2)
+    if hasattr(resource, "RLIMIT_MSGQUEUE"):
+        resource.setrlimit(resource.RLIMIT_MSGQUEUE, (0, 0))

@@ -1,0 +1,165 @@
+"""Plain Python data as JSON, and JSON messages on a stream socket.
+
+Only data crosses: reading a message can build nothing but the built-in types below, so what an untrusted program sends
+has no behaviour of its own (no ``__eq__``, no code). A list, string, number, boolean or None is its own JSON;
+everything else is an object with one key that names its type.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+from collections import deque
+from collections.abc import Callable
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any
+
+MAX_BYTES = 16 * 2**20
+"""The longest message that is sent or read."""
+_MAX_DEPTH = 200
+
+# A value on the wire is any JSON value: this module's Any is that, and nothing else.
+Json = Any
+
+
+class WireError(Exception):
+    """A value that cannot cross, or a message that is none."""
+
+
+class Reference:
+    """Stands for an object that stayed on the other side. Equal to itself alone."""
+
+    def __init__(self, number: int, text: str) -> None:
+        self.number = number
+        self.text = text
+
+    def __repr__(self) -> str:
+        return self.text
+
+
+def to_json(value: object, keep: Callable[[object], int] | None = None, depth: int = 0) -> Json:
+    """``value`` as JSON. An instance of a subclass of a built-in type crosses as that type. What has no JSON form is
+    kept on this side under the number that ``keep`` gives it, or raises `WireError` without ``keep``."""
+    if depth > _MAX_DEPTH:
+        raise WireError(f"nested deeper than {_MAX_DEPTH}")
+
+    def items(values: Any) -> list[Json]:
+        return [to_json(v, keep, depth + 1) for v in values]
+
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, float):
+        return float(value)
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, int):
+        return int(value) if value.bit_length() < 64 else {"int": format(int(value), "x")}
+    if isinstance(value, list):
+        return items(value)
+    if isinstance(value, tuple):
+        return {"tuple": items(value)}
+    if isinstance(value, dict):
+        return {"dict": [items(pair) for pair in value.items()]}
+    if isinstance(value, frozenset):
+        return {"frozenset": items(value)}
+    if isinstance(value, set):
+        return {"set": items(value)}
+    if isinstance(value, bytes | bytearray):
+        return {type(value).__name__ if type(value) in (bytes, bytearray) else "bytes": value.hex()}
+    if isinstance(value, complex):
+        return {"complex": [value.real, value.imag]}
+    if isinstance(value, range):
+        return {"range": [value.start, value.stop, value.step]}
+    if isinstance(value, deque):
+        return {"deque": items(value)}
+    if isinstance(value, Decimal | Fraction):
+        return {type(value).__name__: str(value)}
+    if isinstance(value, Reference):
+        return {"kept": value.number}
+    if keep is None:
+        raise WireError(f"a value of type {type(value).__name__} cannot leave the program; return plain data instead")
+    return {"reference": [keep(value), f"<{type(value).__name__} object>"]}
+
+
+def from_json(value: Json, kept: Callable[[int], object] | None = None) -> object:
+    """The data that `to_json` wrote; ``kept`` gives back an object of this side by its number. Raises `WireError`."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, list):
+        return [from_json(v, kept) for v in value]
+    if not isinstance(value, dict) or len(value) != 1:
+        raise WireError("not a value")
+    [(kind, body)] = value.items()
+    try:
+        match kind:
+            case "int":
+                return int(body, 16)
+            case "tuple":
+                return tuple(from_json(v, kept) for v in body)
+            case "dict":
+                return {from_json(k, kept): from_json(v, kept) for k, v in body}
+            case "set":
+                return {from_json(v, kept) for v in body}
+            case "frozenset":
+                return frozenset(from_json(v, kept) for v in body)
+            case "bytes":
+                return bytes.fromhex(body)
+            case "bytearray":
+                return bytearray.fromhex(body)
+            case "complex":
+                return complex(float(body[0]), float(body[1]))
+            case "range":
+                return range(*map(int, body))
+            case "deque":
+                return deque(from_json(v, kept) for v in body)
+            case "Decimal":
+                return Decimal(str(body))
+            case "Fraction":
+                return Fraction(str(body)) if len(str(body)) < 10_000 else Fraction(0)
+            case "reference":
+                return Reference(int(body[0]), str(body[1])[:200])
+            case "kept" if kept is not None:
+                return kept(int(body))
+    except (TypeError, ValueError, ArithmeticError, LookupError) as error:
+        raise WireError(f"not a {kind}: {error}") from None
+    raise WireError(f"unknown kind of value {kind!r:.40}")
+
+
+class Channel:
+    """JSON messages over a stream socket, each after its length in four bytes."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+
+    def send(self, message: Json) -> None:
+        """Send one message. Raises `WireError` when it is too long, OSError when the other side is gone."""
+        body = json.dumps(message).encode()
+        if len(body) > MAX_BYTES:
+            raise WireError(f"a message of {len(body)} bytes; the limit is {MAX_BYTES}")
+        self.sock.sendall(struct.pack(">I", len(body)) + body)
+
+    def receive(self) -> Json:
+        """The next message. Raises EOFError at the end, `WireError` for what is no message."""
+        (length,) = struct.unpack(">I", self._exactly(4))
+        if length > MAX_BYTES:
+            raise WireError(f"a message of {length} bytes; the limit is {MAX_BYTES}")
+        return parse(self._exactly(length))
+
+    def _exactly(self, count: int) -> bytes:
+        parts = bytearray()
+        while len(parts) < count:
+            part = self.sock.recv(min(count - len(parts), 65536))
+            if not part:
+                raise EOFError
+            parts += part
+        return bytes(parts)
+
+
+def parse(body: bytes) -> Json:
+    """The JSON in ``body``. Raises `WireError`."""
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        raise WireError("not JSON") from None

@@ -1,0 +1,195 @@
+"""Multi-turn tool and chat worlds as environments: an action calls a tool, or is a message to the other side.
+
+Calls are read, never evaluated: `parse_call` knows the three forms that models write.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, SupportsFloat
+
+import gymnasium
+import numpy as np
+
+from agentkit.envs.spaces import clean, quoted, text_space
+from agentkit.errors import ContractError
+
+_BRACKETS = re.compile(r"\s*([A-Za-z_][\w.]*)\[(.*)\]\s*\Z", re.DOTALL)
+_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+_MAX_CALL = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A tool's name and its arguments, which are plain values."""
+
+    name: str
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+
+def parse_call(text: str) -> Call | None:
+    """The call that ``text`` is, or None where it is something else.
+
+    Three forms: ``{"name": "search", "arguments": {"query": "cats"}}`` (as models with function calling write it;
+    ``tool`` and ``args`` are understood too), ``search(query="cats")`` with literal arguments, and ``search[cats]``
+    (ReAct's), whose argument is the text between the brackets.
+    """
+    text = text.strip()
+    if not text or len(text) > _MAX_CALL:
+        return None
+    if text.startswith("{"):
+        return _from_json(text)
+    if found := _BRACKETS.match(text):
+        return Call(found[1], (found[2],))
+    return _from_python(text)
+
+
+def _from_json(text: str) -> Call | None:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(value, dict):
+        return None
+    name = value.get("name", value.get("tool"))
+    arguments = value.get("arguments", value.get("args", {}))
+    if isinstance(arguments, str):  # some interfaces give the arguments as JSON text
+        try:
+            arguments = json.loads(arguments)
+        except (ValueError, RecursionError):
+            return None
+    if not isinstance(name, str) or not isinstance(arguments, dict):
+        return None
+    return Call(name, (), arguments)
+
+
+def _from_python(text: str) -> Call | None:
+    try:
+        call = ast.parse(text, mode="eval").body
+        if not isinstance(call, ast.Call) or not isinstance(call.func, (ast.Name, ast.Attribute)):
+            return None
+        args = tuple(ast.literal_eval(a) for a in call.args)
+        kwargs = {k.arg: ast.literal_eval(k.value) for k in call.keywords if k.arg is not None}
+        if len(kwargs) < len(call.keywords):
+            return None
+        name = ast.unparse(call.func)
+        return Call(name, args, kwargs) if _NAME.fullmatch(name) else None
+    except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError):
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class ToolTask:
+    """One episode of a tool world, made new for each.
+
+    Attributes:
+        goal: what is to be done.
+        tools: the functions that may be called, by name; they share whatever state the episode has. What one returns is
+            the observation, as text or JSON; what it raises is the feedback.
+        succeeded: whether the goal is reached, looked at after every step.
+        opening: the first observation.
+        reply: answers a message that is no call, for worlds to talk with; None from it ends the episode. Where there is
+            no ``reply``, such a message is refused.
+        finish: the name of the tool that ends the episode, if one does.
+        score: the part that is done, in [0, 1]; by default whether it succeeded.
+        gold: calls and messages that succeed.
+    """
+
+    goal: str
+    tools: Mapping[str, Callable[..., Any]]
+    succeeded: Callable[[], bool]
+    opening: str = ""
+    reply: Callable[[str], str | None] | None = None
+    finish: str = ""
+    score: Callable[[], float] | None = None
+    gold: tuple[str, ...] = ()
+
+
+class ToolEnv(gymnasium.Env[str, str]):
+    """A tool or chat world.
+
+    Args:
+        make_task: makes an episode of a seeded generator and the options of ``reset`` (without ``gold``).
+        stop_on_success: end the episode as soon as the goal is reached.
+
+    The goal ends with the tools' signatures and the first lines of their docstrings.
+    """
+
+    metadata = {"render_modes": []}  # noqa: RUF012  Gymnasium declares it so
+
+    def __init__(
+        self,
+        make_task: Callable[[np.random.Generator, Mapping[str, Any]], ToolTask],
+        *,
+        stop_on_success: bool = True,
+    ) -> None:
+        self.observation_space, self.action_space = text_space(), text_space()
+        self._make_task, self._stop_on_success = make_task, stop_on_success
+        self._task: ToolTask | None = None
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
+        super().reset(seed=seed)
+        chosen = dict(options or {})
+        gold = chosen.pop("gold", False)
+        self._task = task = self._make_task(self.np_random, chosen)
+        info: dict[str, Any] = {"goal": "\n".join(filter(None, [task.goal, describe_tools(task.tools)]))}
+        if gold:
+            info["gold"] = list(task.gold)
+        return clean(task.opening), info
+
+    def step(self, action: str) -> tuple[str, SupportsFloat, bool, bool, dict[str, Any]]:
+        task = self._task
+        assert task is not None, "call reset first"
+        before = task.succeeded()
+        text, refused, over = self._do(task, action)
+        success = task.succeeded()
+        if not isinstance(success, bool):
+            raise ContractError(f"ToolTask.succeeded returned {success!r}: it must say True or False")
+        score = float(success) if task.score is None else min(1.0, max(0.0, float(task.score())))
+        info: dict[str, Any] = {"success": success, "score": score}
+        if refused:
+            info["feedback"] = text
+        over = over or (success and self._stop_on_success)
+        return text, float(success and not before), over, False, info
+
+    def _do(self, task: ToolTask, action: str) -> tuple[str, bool, bool]:
+        """The observation, whether the action was refused, and whether it ended the episode."""
+        call = parse_call(action)
+        if call is None or (task.reply is not None and call.name not in task.tools):
+            if task.reply is None:
+                names = ", ".join(task.tools)
+                return clean(f"{quoted(action)} is no call of a tool. Tools: {names}."), True, False
+            answer = task.reply(action)
+            return clean(answer or ""), False, answer is None
+        tool = task.tools.get(call.name)
+        if tool is None:
+            return clean(f"There is no tool {quoted(call.name)}. Tools: {', '.join(task.tools)}."), True, False
+        try:
+            bound = inspect.signature(tool).bind(*call.args, **call.kwargs)
+        except TypeError as error:
+            return clean(f"{call.name}{_signature(tool)}: {error}."), True, False
+        try:
+            result = tool(*bound.args, **bound.kwargs)
+        except Exception as error:  # one call of a tool, with arguments that a model wrote
+            return clean(f"{type(error).__name__}: {error}"), True, False
+        text = result if isinstance(result, str) else json.dumps(result, default=str, ensure_ascii=False)
+        return clean(text), False, call.name == task.finish
+
+
+def describe_tools(tools: Mapping[str, Callable[..., Any]]) -> str:
+    """A line for each tool: its signature and the first line of its docstring."""
+    lines = []
+    for name, tool in tools.items():
+        summary = (inspect.getdoc(tool) or "").partition("\n")[0]
+        lines.append(f"{name}{_signature(tool)}" + (f": {summary}" if summary else ""))
+    return "\n".join(["Tools:", *lines]) if lines else ""
+
+
+def _signature(tool: Callable[..., Any]) -> str:
+    return re.sub(r" -> .*\Z", "", str(inspect.signature(tool))).replace("'", "")

@@ -1,0 +1,1 @@
+"""A world for agentkit in a package of its own."""

@@ -1,0 +1,523 @@
+"""The log in PostgreSQL with pgvector: several machines share one memory.
+
+Beside the log there is a table of spans (see `agentkit.memory.spans`), kept by the same transaction; it holds the
+vectors. Searches scan it exactly; above `INDEXED` records an HNSW index answers those that no filter narrows. Writers
+take turns by a lock on the log, so that numbers are given in commit order; readers never wait.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, LiteralString, cast
+
+import numpy as np
+import numpy.typing as npt
+from sqlalchemy import create_engine, event
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import SQLAlchemyError
+
+from agentkit.errors import InvalidValue, MissingExtra
+from agentkit.memory import knn
+from agentkit.memory.backend import Hits, Mark, Vector
+from agentkit.memory.errors import EmbedderMismatch, NewerSchema, NotAStore, StoreError, StoreFull, UnknownRecord
+from agentkit.memory.events import FOREVER, Conflict, Event, lineage, seen
+from agentkit.memory.records import Record, Where
+from agentkit.memory.rows import CONTENT, ROW, record_of, row_of
+from agentkit.memory.schema import CURRENT, MIGRATIONS, POSTGRES_SPANS, POSTGRES_TYPES
+
+try:
+    import psycopg
+    from psycopg.adapt import Dumper
+    from psycopg.pq import Format
+except ImportError as error:
+    raise MissingExtra.of("psycopg", "postgres") from error
+
+if TYPE_CHECKING:
+    Connection = psycopg.Connection[tuple[Any, ...]]
+
+INDEXED = 50_000  # records above which an index is made
+_MOST_INDEXED = 2000  # the largest vector that pgvector's HNSW takes
+_SPARE = 16  # as in `agentkit.memory.knn`: near ties are settled in float64
+_LAST = "SELECT coalesce(max(seq), 0), (SELECT value FROM meta WHERE key = 'store') FROM log"
+_SPAN = "version, id, born, died, kind, namespace, task, episode, outcome, importance, time, vector"
+_COPIED = 200  # rows above which COPY is used
+
+
+class Packed(bytes):
+    """A vector in pgvector's binary form."""
+
+    @classmethod
+    def of(cls, vector: Vector) -> Packed:
+        return cls(len(vector).to_bytes(2, "big") + b"\0\0" + vector.astype(">f4").tobytes())
+
+
+class _PackedDumper(Dumper):
+    format = Format.BINARY
+
+    def dump(self, obj: Packed) -> bytes:
+        return bytes(obj)
+
+
+@contextmanager
+def translated(where: str) -> Iterator[None]:
+    """Database errors as errors of this package."""
+    try:
+        yield
+    except (SQLAlchemyError, psycopg.Error) as error:
+        original = getattr(error, "orig", None) or error
+        said = str(original).strip()
+        if isinstance(original, psycopg.errors.DiskFull):
+            raise StoreFull(f"{where}: {said}. Nothing of this write was stored; make room, then repeat it.") from error
+        if isinstance(original, psycopg.OperationalError):
+            raise StoreError(
+                f"{where} cannot be reached: {said}. Check that the server runs and the URL is right."
+            ) from error
+        raise StoreError(f"{where}: {said}") from error
+
+
+class PostgresBackend:
+    """See `agentkit.memory.backend.Backend`. ``url`` may name the schema that holds the store, ``?schema=name``; it is
+    ``agentkit`` otherwise, and is made when absent."""
+
+    def __init__(
+        self, url: str, *, embedder: str, dim: int, reembed: Callable[[list[str]], Vector] | None = None
+    ) -> None:
+        parsed = make_url(url).set(drivername="postgresql+psycopg")
+        schema = parsed.query.get("schema", "agentkit")
+        if not isinstance(schema, str) or not schema.isidentifier():
+            raise InvalidValue(f"{schema!r} is not the name of a schema. Use letters, digits and underscores.")
+        self._schema = schema
+        self.dim = dim
+        self.where = parsed.difference_update_query(["schema"]).render_as_string(hide_password=True)
+        self._engine = create_engine(parsed.difference_update_query(["schema"]))
+        event.listen(self._engine, "connect", self._configure)
+        self._indexed = False
+        try:
+            with translated(self.where):
+                self._store = self._prepare(embedder, dim, reembed)
+                self._index()
+        except BaseException:
+            self._engine.dispose()
+            raise
+
+    def _configure(self, connection: Any, _record: object) -> None:
+        raw = cast("Connection", getattr(connection, "driver_connection", connection))
+        try:
+            # "If not exists" alone can fail when two make the same thing at once.
+            raw.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", (self._schema,))
+            raw.execute("CREATE EXTENSION IF NOT EXISTS vector")
+        except psycopg.Error as error:
+            raise StoreError(
+                f"{self.where} has no pgvector: {error}. Install the extension `vector` in this database."
+            ) from error
+        raw.execute(self._sql("CREATE SCHEMA IF NOT EXISTS {schema}"))
+        raw.execute(self._sql("SET search_path TO {schema}, public"))
+        row = raw.execute("SELECT to_regtype('vector')::oid").fetchone()
+        assert row is not None
+        self._vector_oid = int(row[0])
+        dumper = type("VectorDumper", (_PackedDumper,), {"oid": self._vector_oid})
+        raw.adapters.register_dumper(Packed, dumper)
+        raw.commit()
+
+    def _sql(self, text: LiteralString) -> psycopg.sql.Composed:
+        return psycopg.sql.SQL(text).format(
+            schema=psycopg.sql.Identifier(self._schema), dim=psycopg.sql.Literal(self.dim)
+        )
+
+    # --- opening
+
+    def _prepare(self, embedder: str, dim: int, reembed: Callable[[list[str]], Vector] | None) -> str:
+        with self._writing(check=False) as db:
+            db.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", (self._schema,))
+            tables = {
+                row[0] for row in db.execute("SELECT tablename FROM pg_tables WHERE schemaname = %s", (self._schema,))
+            }
+            version = 0
+            if "meta" in tables and "log" in tables:
+                row = db.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone()
+                version = int(row[0]) if row else 0
+            elif tables & {"meta", "log", "spans"}:
+                raise NotAStore(
+                    f"the schema {self._schema!r} of {self.where} holds something else. Nothing was written; name"
+                    " another with ?schema=NAME in the URL."
+                )
+            if version > CURRENT:
+                raise NewerSchema(
+                    f"{self.where} has schema version {version}; this agentkit knows versions up to {CURRENT}."
+                    " Run: pip install --upgrade agentkit"
+                )
+
+            def execute(sql: str) -> object:
+                return db.execute(sql)
+
+            for number in range(version + 1, CURRENT + 1):
+                MIGRATIONS[number - 1](execute, POSTGRES_TYPES)
+            if version == 0:
+                for statement in POSTGRES_SPANS:
+                    execute(statement.format(dim=int(dim)))
+                for pair in (("embedder", embedder), ("dim", str(dim)), ("store", secrets.token_hex(8))):
+                    db.execute("INSERT INTO meta VALUES (%s, %s)", pair)
+            db.execute(
+                "INSERT INTO meta VALUES ('schema', %s) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+                (str(CURRENT),),
+            )
+            meta = dict(db.execute("SELECT key, value FROM meta").fetchall())
+            if reembed is not None and (meta["embedder"], meta["dim"]) != (embedder, str(dim)):
+                meta |= self._reembed(db, embedder, dim, reembed)
+            if (meta["embedder"], meta["dim"]) != (embedder, str(dim)):
+                raise EmbedderMismatch(
+                    f"{self.where} was made with the embedder {meta['embedder']!r} ({meta['dim']} numbers a vector),"
+                    f" and is opened with {embedder!r} ({dim}). Open it with the first, or give reembed=True to compute"
+                    " every vector anew with the second."
+                )
+            return str(meta["store"])
+
+    def _reembed(self, db: Connection, embedder: str, dim: int, embed: Callable[[list[str]], Vector]) -> dict[str, str]:
+        db.execute("DROP INDEX IF EXISTS spans_hnsw")
+        db.execute("ALTER TABLE spans DROP COLUMN vector")
+        db.execute(self._sql("ALTER TABLE spans ADD COLUMN vector vector({dim})"))
+        last = 0
+        while rows := db.execute(
+            "SELECT seq, coalesce(key, text) FROM log WHERE seq > %s AND op IN ('add', 'edit') ORDER BY seq LIMIT 1024",
+            (last,),
+        ).fetchall():
+            block = embed([row[1] for row in rows])
+            updates = [(Packed.of(v), row[0]) for v, row in zip(block, rows, strict=True)]
+            with db.cursor() as cursor:
+                cursor.executemany("UPDATE spans SET vector = %s WHERE version = %s", updates)
+            last = rows[-1][0]
+        fresh = {"embedder": embedder, "dim": str(dim), "store": secrets.token_hex(8)}
+        for key, value in fresh.items():
+            db.execute("UPDATE meta SET value = %s WHERE key = %s", (value, key))
+        return fresh
+
+    def _index(self) -> None:
+        """Make the HNSW index when there are many records and none was made."""
+        if self._indexed or self.dim > _MOST_INDEXED:
+            return
+        with self._writing(check=False) as db:
+            row = db.execute("SELECT count(*) FROM (SELECT 1 FROM spans LIMIT %s) AS few", (INDEXED + 1,)).fetchone()
+            if row is not None and row[0] > INDEXED:
+                db.execute("SET LOCAL maintenance_work_mem = '512MB'")
+                db.execute("CREATE INDEX IF NOT EXISTS spans_hnsw ON spans USING hnsw (vector vector_ip_ops)")
+                db.execute("ANALYZE spans")
+                self._indexed = True
+
+    # --- connections
+
+    @contextmanager
+    def _connection(self) -> Iterator[Connection]:
+        with translated(self.where), self._engine.connect() as connection:
+            yield cast("Connection", connection.connection.driver_connection)
+
+    @contextmanager
+    def _writing(self, check: bool = True) -> Iterator[Connection]:
+        """A transaction that is committed at the end."""
+        with self._connection() as db:
+            try:
+                if check:
+                    db.execute("LOCK TABLE log IN SHARE ROW EXCLUSIVE MODE")
+                yield db
+                db.commit()
+            except BaseException:
+                db.rollback()
+                raise
+
+    @contextmanager
+    def _reading(self) -> Iterator[Connection]:
+        with self._connection() as db:
+            try:
+                yield db
+            finally:
+                db.rollback()
+
+    def _same_store(self, row: Sequence[Any] | None) -> int:
+        assert row is not None
+        if row[1] != self._store:
+            raise StoreError(
+                f"{self.where} was embedded anew by another process since it was opened here. Close it and open it"
+                " again with the new embedder."
+            )
+        return int(row[0])
+
+    # --- writing
+
+    def seq(self) -> int:
+        with self._reading() as db:
+            return self._same_store(db.execute(_LAST).fetchone())
+
+    def append(self, events: Sequence[Event], token: str = "", base: int | None = None) -> list[int] | None:
+        if token:
+            events = [*events, Event("token", text=token)]
+        if not events:
+            return []
+        with self._writing() as db:
+            last = self._same_store(db.execute(_LAST).fetchone())
+            if token and self._has_token(db, token, last):
+                return None
+            if base is not None and base != last:
+                raise Conflict
+            seqs = list(range(last + 1, last + 1 + len(events)))
+            rows = self._checked(db, events, seqs)
+            # The vectors are in the spans alone.
+            self._insert(db, f"log ({', '.join(ROW)})", [(*row[:11], None, *row[12:]) for row in rows])
+            self._apply(db, rows)
+        if not self._indexed and seqs[-1] > INDEXED and seqs[-1] // 5000 != last // 5000:
+            with translated(self.where):
+                self._index()
+        return seqs[:-1] if token else seqs
+
+    def _checked(self, db: Connection, events: Sequence[Event], seqs: list[int]) -> list[tuple[Any, ...]]:
+        """The events as rows of the log, checked against the state they are appended to."""
+        touched = [e.id for e in events if e.op in ("edit", "remove") and e.id > 0]
+        alive = dict(
+            db.execute("SELECT id, version FROM spans WHERE died = %s AND id = ANY(%s)", (FOREVER, touched)).fetchall()
+        )
+        given: dict[int, int] = {}
+        rows = []
+        for seq, item in zip(seqs, events, strict=True):
+            id_ = given.get(item.id, item.id)
+            if item.op == "add":
+                if item.id < 0:
+                    given[item.id] = seq
+                id_ = alive[seq] = seq
+            elif item.op in ("edit", "remove"):
+                if id_ not in alive:
+                    raise UnknownRecord(f"there is no record {id_} at sequence number {seq - 1}.")
+                if item.base and alive[id_] != item.base and alive[id_] < seqs[0]:
+                    raise Conflict
+                if item.op == "remove":
+                    del alive[id_]
+            rows.append(row_of(item, seq, id_, given))
+        return rows
+
+    def _insert(self, db: Connection, into: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        with db.cursor() as cursor:
+            if len(rows) > _COPIED and not into.startswith("log"):
+                with cursor.copy(f"COPY {into} FROM STDIN (FORMAT BINARY)") as copy:
+                    copy.set_types([*["int8"] * 4, *["text"] * 4, *["float8"] * 3, self._vector_oid])
+                    for row in rows:
+                        copy.write_row(row)
+            elif len(rows) > _COPIED:
+                with cursor.copy(f"COPY {into} FROM STDIN") as copy:
+                    for row in rows:
+                        copy.write_row(row)
+            else:
+                marks = ", ".join(["%s"] * len(rows[0]))
+                cursor.executemany(f"INSERT INTO {into} VALUES ({marks})", rows)  # noqa: S608
+
+    def _apply(self, db: Connection, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Keep the spans, by the rows just appended."""
+        fresh: list[tuple[Any, ...]] = []
+        ended: list[tuple[int, int]] = []
+
+        def flush() -> None:
+            if ended:
+                db.execute(
+                    "UPDATE spans SET died = e.seq FROM unnest(%s::bigint[], %s::bigint[]) AS e (id, seq)"
+                    " WHERE spans.id = e.id AND died = %s",
+                    ([i for i, _ in ended], [s for _, s in ended], FOREVER),
+                )
+                ended.clear()
+            if fresh:
+                self._insert(db, f"spans ({_SPAN})", fresh)
+                fresh.clear()
+
+        for row in rows:
+            seq, op, id_, kind, namespace, task, episode, outcome, importance, time, _, vector, *_ = row
+            if op in ("edit", "remove"):
+                if fresh or op == "edit":
+                    flush()
+                ended.append((id_, seq))
+                if op == "edit":
+                    flush()
+            if op in ("add", "edit"):
+                if ended:
+                    flush()
+                packed = Packed.of(np.frombuffer(vector, np.float32))
+                content = (kind, namespace, task, episode, outcome, importance, time)
+                fresh.append((seq, id_, seq, FOREVER, *content, packed))
+            elif op == "rollback":
+                flush()
+                self._roll_back(db, seq, id_)
+        flush()
+
+    @staticmethod
+    def _roll_back(db: Connection, seq: int, target: int) -> None:
+        then = "SELECT version FROM spans WHERE born <= %(target)s AND died > %(target)s"
+        values = {"seq": seq, "target": target, "forever": FOREVER}
+        copied = _SPAN.replace("born, died", "%(seq)s, %(forever)s")
+        statements = (  # constants of this module, with every value as a parameter
+            f"INSERT INTO spans ({_SPAN}) SELECT {copied} FROM spans WHERE born <= %(target)s AND died > %(target)s"  # noqa: S608
+            " AND version NOT IN (SELECT version FROM spans WHERE died = %(forever)s)",
+            f"UPDATE spans SET died = %(seq)s WHERE died = %(forever)s AND born < %(seq)s AND version NOT IN ({then})",  # noqa: S608
+        )
+        for statement in statements:
+            db.execute(statement, values)
+
+    def has_token(self, token: str) -> bool:
+        with self._reading() as db:
+            return self._has_token(db, token, self._same_store(db.execute(_LAST).fetchone()))
+
+    @staticmethod
+    def _has_token(db: Connection, token: str, seq: int) -> bool:
+        rows = db.execute(
+            "SELECT seq, op, id FROM log WHERE op = 'rollback' OR (op = 'token' AND text = %s) ORDER BY seq", (token,)
+        ).fetchall()
+        parts = lineage(seq, [(row[0], row[2]) for row in rows if row[1] == "rollback"])
+        return any(seen(row[0], parts) for row in rows if row[1] == "token")
+
+    # --- reading
+
+    @staticmethod
+    def _filter(where: Where | None, seq: int) -> tuple[str, dict[str, Any], bool]:
+        """An SQL condition, its values, and whether it narrows the search to a part of the records."""
+        parts = ["born <= %(seq)s AND died > %(seq)s"]
+        values: dict[str, Any] = {"seq": seq}
+        narrow = False
+        if where is not None:
+            for part, value, narrows in (
+                ("kind = ANY(%(kinds)s)", None if where.kinds is None else list(where.kinds), True),
+                ("namespace = %(namespace)s", where.namespace, True),
+                ("task = %(task)s", where.task, True),
+                ("episode = %(episode)s", where.episode, True),
+                ("task <> %(exclude_task)s", where.exclude_task, False),
+                ("episode <> %(exclude_episode)s", where.exclude_episode, False),
+                ("id = ANY(%(ids)s)", None if where.ids is None else list(where.ids), True),
+                ("id <> ALL(%(exclude_ids)s)", list(where.exclude_ids) or None, False),
+                ("outcome >= %(min_outcome)s", where.min_outcome, True),
+                ("outcome <= %(max_outcome)s", where.max_outcome, True),
+                ("time >= %(after)s", where.after, True),
+                ("time < %(before)s", where.before, True),
+            ):
+                if value is not None:
+                    name = part[part.index("%(") + 2 : part.index(")s")]
+                    parts.append(part)
+                    values[name] = value
+                    narrow = narrow or narrows
+        return " AND ".join(parts), values, narrow
+
+    def search(self, query: Vector, k: int, where: Where | None, seq: int, exact: bool | None) -> Hits:
+        condition, values, narrow = self._filter(where, seq)
+        values |= {"query": Packed.of(query), "k": k + _SPARE}
+        approximate = exact is not True and self._indexed and not narrow
+        columns = "version, id, importance, time, vector, vector <#> %(query)s AS distance"
+        order = "distance" if approximate else "distance, id"
+        sql = f"SELECT {columns} FROM spans WHERE {condition} ORDER BY {order} LIMIT %(k)s"  # noqa: S608
+        with self._reading() as db:
+            if approximate:
+                db.execute("SET LOCAL hnsw.iterative_scan = strict_order")
+                db.execute("SET LOCAL hnsw.ef_search = 400")
+            else:
+                db.execute("SET LOCAL enable_indexscan = off")
+            outer = f"SELECT version, id, importance, time, vector_send(vector) FROM ({sql}) AS near"  # noqa: S608
+            rows = db.execute(outer, values).fetchall()
+        if not rows:
+            return _hits([])
+        vectors = np.stack([_unpacked(row[4]) for row in rows])
+        scores = knn.rescore(vectors, query)
+        best = np.lexsort(([row[1] for row in rows], -scores))[:k]
+        return _hits([(*rows[i][:2], float(scores[i]), *rows[i][2:4]) for i in best])
+
+    def select(self, where: Where | None, seq: int) -> Hits:
+        condition, values, _ = self._filter(where, seq)
+        sql = f"SELECT version, id, 0.0::float8, importance, time FROM spans WHERE {condition} ORDER BY id"  # noqa: S608
+        with self._reading() as db:
+            return _hits(db.execute(sql, values).fetchall())
+
+    def columns(self, where: Where | None, seq: int) -> dict[str, npt.NDArray[Any]]:
+        condition, values, _ = self._filter(where, seq)
+        names = ("version", "id", "kind", "namespace", "task", "episode", "outcome", "importance", "time")
+        sql = f"SELECT {', '.join(names)} FROM spans WHERE {condition} ORDER BY id"  # noqa: S608
+        with self._reading() as db:
+            rows = db.execute(sql, values).fetchall()
+        types = [np.int64] * 2 + [np.object_] * 4 + [np.float64] * 3
+        found = list(zip(*rows, strict=True)) if rows else [()] * len(names)
+        return {n: np.array(c, t) for n, c, t in zip(names, found, types, strict=True)}
+
+    def count(self, where: Where | None, seq: int) -> int:
+        condition, values, _ = self._filter(where, seq)
+        with self._reading() as db:
+            row = db.execute(f"SELECT count(*) FROM spans WHERE {condition}", values).fetchone()  # noqa: S608
+        return int(row[0]) if row else 0
+
+    def find(self, ids: Sequence[int], seq: int) -> dict[int, int]:
+        with self._reading() as db:
+            rows = db.execute(
+                "SELECT id, version FROM spans WHERE id = ANY(%s) AND born <= %s AND died > %s", (list(ids), seq, seq)
+            ).fetchall()
+        found = dict(rows)
+        return {i: found[i] for i in ids if i in found}
+
+    def fetch(self, versions: Sequence[int]) -> list[Record]:
+        sql = f"SELECT {', '.join(CONTENT)} FROM log WHERE seq = ANY(%s)"  # noqa: S608
+        with self._reading() as db:
+            found = {row[0]: record_of(row) for row in db.execute(sql, (list(versions),))}
+        return [found[v] for v in versions]
+
+    def vectors(self, versions: Sequence[int]) -> Vector:
+        with self._reading() as db:
+            rows = db.execute(
+                "SELECT version, vector_send(vector) FROM spans WHERE version = ANY(%s)", (list(versions),)
+            ).fetchall()
+        found = {row[0]: _unpacked(row[1]) for row in rows}
+        return np.stack([found[v] for v in versions]) if versions else np.empty((0, self.dim), np.float32)
+
+    def marks(self, after: int, upto: int) -> Iterator[Mark]:
+        with self._reading() as db:
+            rows = db.execute(
+                "SELECT seq, op, id, episode, task, outcome, text, data FROM log WHERE seq > %s AND seq <= %s"
+                " AND op IN ('credit', 'token', 'rollback') ORDER BY seq",
+                (after, upto),
+            ).fetchall()
+        for seq, op, id_, episode, task, outcome, text, data in rows:
+            yield Mark(seq, op, id_ or 0, episode or "", task or "", outcome, text or "", data or "{}")
+
+    def verify(self, repair: bool) -> list[str]:
+        """The spans against the log. They hold the vectors, so they are the one thing here that cannot be made anew:
+        what is wrong is reported."""
+        del repair
+        with self._reading() as db:
+            rows = db.execute(
+                "SELECT seq FROM log LEFT JOIN spans ON spans.version = log.seq AND spans.born = log.seq"
+                " WHERE op IN ('add', 'edit') AND (spans.version IS NULL OR spans.vector IS NULL) LIMIT 10"
+            ).fetchall()
+            twice = db.execute(
+                "SELECT id FROM spans WHERE died = %s GROUP BY id HAVING count(*) > 1 LIMIT 10", (FOREVER,)
+            ).fetchall()
+        wrong = [f"{self.where}: event {row[0]} has no span" for row in rows]
+        return wrong + [f"{self.where}: record {row[0]} has more than one current version" for row in twice]
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+
+def _unpacked(data: bytes) -> Vector:
+    return np.frombuffer(data, ">f4", offset=4).astype(np.float32)
+
+
+def _hits(rows: Sequence[tuple[Any, ...]]) -> Hits:
+    version, id_, relevance, importance, time = zip(*rows, strict=True) if rows else ((),) * 5
+    return Hits(
+        np.array(version, np.int64),
+        np.array(id_, np.int64),
+        np.array(relevance, np.float64),
+        np.array(importance, np.float64),
+        np.array(time, np.float64),
+    )
+
+
+def stored_embedder(url: str) -> tuple[str, int]:
+    """The name and size of the embedder that a store was made with."""
+    parsed = make_url(url).set(drivername="postgresql")
+    schema = str(parsed.query.get("schema", "agentkit"))
+    where = parsed.difference_update_query(["schema"])
+    table = psycopg.sql.Identifier(schema, "meta")
+    url = where.render_as_string(hide_password=False)
+    with translated(where.render_as_string(hide_password=True)), psycopg.connect(url) as db:
+        if db.execute("SELECT to_regclass(%s)", (f"{schema}.meta",)).fetchone() == (None,):
+            raise NotAStore(f"there is no memory in the schema {schema!r} of {where!r}.")
+        meta: dict[str, str] = dict(db.execute(psycopg.sql.SQL("SELECT key, value FROM {}").format(table)).fetchall())
+    return meta["embedder"], int(meta["dim"])

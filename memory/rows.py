@@ -1,0 +1,69 @@
+"""Events and records as rows of the log, the same for every database."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from agentkit.memory.events import Event, resolved
+from agentkit.memory.records import REFERENCES, Record
+
+CONTENT = (
+    *("seq", "id", "kind", "namespace", "task", "episode", "step", "outcome", "importance", "time"),
+    *("text", "key", "data"),
+)
+
+# What `row_of` gives: first what an index needs of an event, then the rest.
+INDEXED = ("seq", "op", "id", "kind", "namespace", "task", "episode", "outcome", "importance", "time", "text", "vector")
+ROW = (*INDEXED, "step", "key", "data")
+
+
+def row_of(item: Event, seq: int, id_: int, given: Mapping[int, int]) -> tuple[Any, ...]:
+    """An event as a row, in the order of `ROW`. ``given`` maps provisional ids to those that were given."""
+    record = item.record
+    if record is None:
+        data = resolved(item.data, ("ids", "eligible"), given)
+        head = (seq, item.op, id_, None, None, item.task, item.episode, item.outcome, None, None, item.text)
+        return (*head, None, None, None, json.dumps(data) if data else None)
+    text = None
+    if record.data:
+        text = json.dumps(resolved(record.data, REFERENCES, given), ensure_ascii=False, default=dict)
+    vector = None if item.vector is None else item.vector.tobytes()
+    return (
+        seq,
+        item.op,
+        id_,
+        record.kind,
+        record.namespace,
+        record.task,
+        record.episode,
+        record.outcome,
+        record.importance,
+        record.time or item.time,
+        record.text,
+        vector,
+        record.step,
+        record.key or None,
+        text,
+    )
+
+
+def record_of(row: Sequence[Any]) -> Record:
+    """A row of `CONTENT` as a record."""
+    seq, id_, kind, namespace, task, episode, step, outcome, importance, time, text, key, data = row
+    return Record(
+        kind=kind,
+        text=text,
+        key=key or "",
+        data=json.loads(data) if data else {},
+        namespace=namespace,
+        task=task,
+        outcome=outcome,
+        importance=importance,
+        episode=episode,
+        step=step,
+        time=time,
+        id=id_,
+        seq=seq,
+    )

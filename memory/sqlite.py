@@ -1,0 +1,518 @@
+"""The log in an SQLite file: the truth on disk, the columns and vectors that searches need in memory.
+
+A commit is durable (WAL, ``synchronous=FULL``) before it is acknowledged. Writers of all processes take turns
+(``BEGIN IMMEDIATE``), so that numbers are given in commit order. What other processes wrote is read from the log before
+each search.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import sqlite3
+import threading
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+from sqlalchemy import create_engine, event
+from sqlalchemy.engine import Connection
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import QueuePool, StaticPool
+
+from agentkit.memory import knn
+from agentkit.memory.backend import Hits, Mark, Vector
+from agentkit.memory.errors import EmbedderMismatch, NewerSchema, NotAStore, StoreError, StoreFull, UnknownRecord
+from agentkit.memory.events import Conflict, Event
+from agentkit.memory.index import Index, SpansOnly
+from agentkit.memory.records import Record, Where
+from agentkit.memory.rows import CONTENT, INDEXED, ROW, record_of, row_of
+from agentkit.memory.schema import CURRENT, MIGRATIONS, SQLITE_TYPES
+from agentkit.memory.spans import COLUMNS
+
+APPLICATION_ID = 0x41474B4D  # "AGKM": how `file` and this module know the format
+_MAGIC = b"SQLite format 3\x00"
+_CONTENT = ", ".join(CONTENT)
+_INSERT = f"INSERT INTO log ({', '.join(ROW)}) VALUES ({', '.join('?' * len(ROW))})"  # noqa: S608
+_LAST = "SELECT coalesce(max(seq), 0), (SELECT value FROM meta WHERE key = 'store') FROM log"
+_TAIL = f"SELECT {', '.join(INDEXED)} FROM log WHERE seq > ? AND seq <= ? ORDER BY seq"  # noqa: S608
+_RECORDS_KEPT = 4096
+_APPLIED = 8192  # events read from the log at a time
+_WORTH_SAVING = 1000  # records; fewer are read from the log as fast as from an index
+_PROGRESS = 50_000  # events; more are shown being read
+_BATCH = 500  # SQL parameters a statement, well below SQLite's limit
+
+
+def check_file(path: Path) -> None:
+    """Raise unless ``path`` is absent, a new empty file, or a whole SQLite file. Nothing is written."""
+    if not path.exists():
+        if not path.parent.is_dir():
+            raise NotAStore(f"{path.parent} is not a folder. Make it first, or give another path for the memory.")
+        return
+    if not path.is_file():
+        raise NotAStore(f"{path} is not a file. Give the path of a memory file, or of one that is to be made.")
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(100)
+    if size == 0:
+        if Path(f"{path}-index").exists():
+            raise NotAStore(f"{path} is empty, but its index is beside it: it was truncated. Restore it from a copy.")
+        return
+    if not head.startswith(_MAGIC):
+        raise NotAStore(f"{path} is not a memory: it is no SQLite database. Nothing was written; give another path.")
+    page = int.from_bytes(head[16:18], "big")
+    page = 65536 if page == 1 else page
+    pages = int.from_bytes(head[28:32], "big")
+    wal = Path(f"{path}-wal")
+    if size < page * pages and not (wal.exists() and wal.stat().st_size):
+        raise NotAStore(
+            f"{path} is truncated: {size:,} bytes of {page * pages:,}. Nothing was written; restore it from a copy,"
+            " or save what is readable with `sqlite3 FILE .recover`."
+        )
+
+
+@contextmanager
+def translated(path: str) -> Iterator[None]:
+    """Database errors as errors of this package."""
+    try:
+        yield
+    except (DBAPIError, sqlite3.Error) as error:
+        said = str(error.orig if isinstance(error, DBAPIError) else error)
+        if "full" in said or "disk I/O error" in said:
+            raise StoreFull(
+                f"{path}: {said}. Nothing of this write was stored, all before it is there. Make room, then repeat it."
+            ) from error
+        if "malformed" in said or "not a database" in said:
+            raise NotAStore(f"{path} is damaged: {said}. Restore it from a copy; nothing was overwritten.") from error
+        raise StoreError(f"{path}: {said}") from error
+
+
+class SqliteBackend:
+    """See `agentkit.memory.backend.Backend`. ``path`` is a file, or ``":memory:"`` for a memory that is not kept."""
+
+    def __init__(
+        self, path: str, *, embedder: str, dim: int, threads: int, reembed: Callable[[list[str]], Vector] | None = None
+    ) -> None:
+        self.path = path
+        self.dim = dim
+        self._kept = path != ":memory:"
+        if self._kept:
+            check_file(Path(path))
+        # An in-memory database is one connection: everything that touches it takes the lock.
+        self._lock = threading.RLock()
+        self._engine = create_engine(
+            "sqlite://" if not self._kept else f"sqlite:///{path}",
+            poolclass=QueuePool if self._kept else StaticPool,
+            connect_args={"check_same_thread": False, "timeout": 60.0},
+            isolation_level="AUTOCOMMIT",
+        )
+        event.listen(self._engine, "connect", self._configure)
+        self._threads = threads
+        self._pool: ThreadPoolExecutor | None = None
+        self._records: OrderedDict[int, Record] = OrderedDict()
+        self._patience = 0  # after a save that failed, rows to wait for before the next
+        try:
+            with translated(path):
+                # The writer's statements go to the driver itself: at a fifth of a millisecond an add, layers count.
+                self._checked_out = self._engine.connect()
+                self._writer = cast(sqlite3.Connection, self._checked_out.connection.dbapi_connection)
+                self._store = self._prepare(embedder, dim, reembed)
+                self._index = self._open_index()
+        except BaseException:
+            self._engine.dispose()
+            raise
+
+    def _configure(self, connection: Any, _record: object) -> None:
+        cursor = connection.cursor()
+        if self._kept:
+            cursor.execute("PRAGMA synchronous=FULL")
+        cursor.close()
+
+    # --- opening
+
+    def _prepare(self, embedder: str, dim: int, reembed: Callable[[list[str]], Vector] | None) -> str:
+        """Check the file, bring it to the current schema, and return the store's own id."""
+        run = self._writer.execute
+        version, tables = self._version()
+        if version > CURRENT:
+            raise NewerSchema(
+                f"{self.path} has schema version {version}; this agentkit knows versions up to {CURRENT}."
+                " Run: pip install --upgrade agentkit"
+            )
+        if version == 0 and tables:
+            raise NotAStore(
+                f"{self.path} is an SQLite database of something else (tables: {', '.join(sorted(tables)[:5])})."
+                " Nothing was written; give another path."
+            )
+        if version and reembed is None:
+            self._check_embedder(embedder, dim)
+        if self._kept and not version:
+            run("PRAGMA page_size=8192")  # four records a page; takes effect only in a new file
+        if self._kept and _scalar(run("PRAGMA journal_mode")) != "wal":
+            run("PRAGMA journal_mode=WAL")
+        if version < CURRENT:
+            with self._exclusive():
+                version, _ = self._version()  # another process may have been first
+                for number in range(version + 1, CURRENT + 1):
+                    MIGRATIONS[number - 1](run, SQLITE_TYPES)
+                if version == 0:
+                    run(f"PRAGMA application_id={APPLICATION_ID}")
+                    run("INSERT INTO meta VALUES ('embedder', ?)", (embedder,))
+                    run("INSERT INTO meta VALUES ('dim', ?)", (str(dim),))
+                    run("INSERT INTO meta VALUES ('store', ?)", (secrets.token_hex(8),))
+                run("INSERT OR REPLACE INTO meta VALUES ('schema', ?)", (str(CURRENT),))
+        if reembed is not None:
+            self._reembed(embedder, dim, reembed)
+        self._check_embedder(embedder, dim)
+        return str(_scalar(run("SELECT value FROM meta WHERE key = 'store'")))
+
+    def _open_index(self) -> Index:
+        """The index as of the last event: the saved one where it agrees with the log, and the rest from the log."""
+        path = self.path if self._kept else None
+        index = Index(self.dim, path, self._store, self._threads)
+        last = self._same_store(self._writer.execute(_LAST).fetchone())
+        if self._kept and Path(f"{path}-index").exists() and index.open(last, self._fingerprint, self._vector_bytes):
+            index = Index(self.dim, path, self._store, self._threads)
+        self._index = index
+        ahead = last - index.applied
+        if ahead < _PROGRESS:
+            self._catch_up(saving=True)
+            return self._index
+        from rich.console import Console
+        from rich.progress import Progress
+
+        with Progress(console=Console(stderr=True), transient=True) as progress:
+            task = progress.add_task(f"indexing {self.path}", total=ahead)
+            self._catch_up(saving=True, report=lambda done: progress.update(task, completed=done))
+        return self._index
+
+    def _fingerprint(self, seq: int) -> str:
+        row = self._writer.execute(
+            "SELECT op, id, time, text, outcome, vector FROM log WHERE seq = ?", (seq,)
+        ).fetchone()
+        return "" if row is None else hashlib.sha256(repr(tuple(row)).encode()).hexdigest()
+
+    def _vector_bytes(self, version: int) -> bytes:
+        row = self._writer.execute("SELECT vector FROM log WHERE seq = ?", (version,)).fetchone()
+        return b"" if row is None else bytes(row[0] or b"")
+
+    def _version(self) -> tuple[int, set[str]]:
+        run = self._writer.execute
+        tables = {str(row[0]) for row in run("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        if _scalar(run("PRAGMA application_id")) != APPLICATION_ID or "meta" not in tables:
+            return 0, tables
+        return int(_scalar(run("SELECT value FROM meta WHERE key = 'schema'"))), tables
+
+    def _check_embedder(self, embedder: str, dim: int) -> None:
+        if self._embedder() != (embedder, dim):
+            stored, size = self._embedder()
+            raise EmbedderMismatch(
+                f"{self.path} was made with the embedder {stored!r} ({size} numbers a vector), and is opened with"
+                f" {embedder!r} ({dim}). Open it with the first, or give reembed=True to compute every vector anew with"
+                " the second."
+            )
+
+    def _embedder(self) -> tuple[str, int]:
+        meta = {row[0]: row[1] for row in self._writer.execute("SELECT key, value FROM meta")}
+        return meta["embedder"], int(meta["dim"])
+
+    def _reembed(self, embedder: str, dim: int, embed: Callable[[list[str]], Vector]) -> None:
+        """Replace every vector of the log, those of the past too, in one transaction. The store gets a new id of its
+        own, by which saved indexes and other processes see that the vectors are others."""
+        run = self._writer.execute
+        with self._exclusive():
+            if self._embedder() == (embedder, dim):
+                return
+            last = 0
+            while True:
+                rows = run(
+                    "SELECT seq, coalesce(key, text) FROM log WHERE seq > ? AND op IN ('add', 'edit') ORDER BY seq"
+                    " LIMIT 1024",
+                    (last,),
+                ).fetchall()
+                if not rows:
+                    break
+                block = embed([row[1] for row in rows])
+                updates = [(vector.tobytes(), row[0]) for vector, row in zip(block, rows, strict=True)]
+                self._writer.executemany("UPDATE log SET vector = ? WHERE seq = ?", updates)
+                last = rows[-1][0]
+            for key, value in (("embedder", embedder), ("dim", str(dim)), ("store", secrets.token_hex(8))):
+                run("UPDATE meta SET value = ? WHERE key = ?", (value, key))
+
+    # --- connections
+
+    @contextmanager
+    def _exclusive(self) -> Iterator[None]:
+        """A write transaction on the writer connection; the caller holds the lock."""
+        run = self._writer.execute
+        run("BEGIN IMMEDIATE")
+        try:
+            yield
+            run("COMMIT")
+        except BaseException:
+            if self._writer.in_transaction:
+                run("ROLLBACK")
+            raise
+
+    @contextmanager
+    def _reading(self) -> Iterator[Connection]:
+        with translated(self.path):
+            if self._kept:
+                with self._engine.connect() as connection:
+                    yield connection
+            else:
+                with self._lock:
+                    yield self._checked_out
+
+    # --- writing
+
+    def append(self, events: Sequence[Event], token: str = "", base: int | None = None) -> list[int] | None:
+        if token:
+            events = [*events, Event("token", text=token)]
+        if not events:
+            return []
+        with self._lock, translated(self.path):
+            with self._exclusive():
+                self._catch_up()
+                if token and self._index.has_token(token):
+                    return None
+                if base is not None and base != self._index.applied:
+                    raise Conflict
+                first = self._index.applied + 1
+                seqs = list(range(first, first + len(events)))
+                rows = self._rows(events, seqs)
+                if len(rows) == 1:
+                    self._writer.execute(_INSERT, rows[0])
+                else:
+                    self._writer.executemany(_INSERT, rows)
+            self._index.apply(rows)
+            if self._index.due():
+                self._save()
+        return seqs[:-1] if token else seqs
+
+    def _rows(self, events: Sequence[Event], seqs: list[int]) -> list[tuple[Any, ...]]:
+        """The events as rows of the log, checked against the state they are appended to."""
+        rows: list[tuple[Any, ...]] = []
+        given: dict[int, int] = {}  # provisional id -> id
+        gone: set[int] = set()
+        for seq, item in zip(seqs, events, strict=True):
+            id_ = given.get(item.id, item.id)
+            if item.op == "add":
+                if item.id < 0:
+                    given[item.id] = seq
+                id_ = seq
+            elif item.op in ("edit", "remove"):
+                row = None if id_ in gone else self._index.spans.row_of(id_)
+                if row is None and id_ not in given.values():
+                    raise UnknownRecord(f"there is no record {id_} at sequence number {seq - 1}.")
+                if item.base and row is not None and self._index.spans.columns["version"][row] != item.base:
+                    raise Conflict
+                if item.op == "remove":
+                    gone.add(id_)
+            rows.append(row_of(item, seq, id_, given))
+        return rows
+
+    # --- the state in memory
+
+    def seq(self) -> int:
+        with self._reading() as connection:
+            last = self._same_store(connection.exec_driver_sql(_LAST).one())
+        if last > self._index.applied:
+            with self._lock, translated(self.path):
+                self._catch_up()
+        return self._index.applied
+
+    def _same_store(self, row: Sequence[Any]) -> int:
+        if row[1] != self._store:
+            raise StoreError(
+                f"{self.path} was embedded anew by another process since it was opened here. Close it and open it again"
+                " with the new embedder."
+            )
+        return int(row[0])
+
+    def _catch_up(self, *, saving: bool = False, report: Callable[[int], object] | None = None) -> None:
+        """Apply what was committed since; the caller holds the lock."""
+        start = self._index.applied
+        last = self._same_store(self._writer.execute(_LAST).fetchone())
+        for low in range(start, last, _APPLIED):
+            rows = self._writer.execute(_TAIL, (low, min(last, low + _APPLIED))).fetchall()
+            self._index.apply(rows)
+            if saving and self._index.due():
+                self._save()
+            if report is not None:
+                report(low + len(rows) - start)
+
+    def _save(self) -> None:
+        """Save the index; the caller holds the lock. What cannot be saved is in the log all the same."""
+        if self._index.spans.n < self._patience:
+            return
+        try:
+            if not self._index.save(self._fingerprint):
+                self._index = self._open_index()
+                self._index.save(self._fingerprint)
+            self._patience = 0
+        except OSError as error:
+            self._patience = self._index.spans.n * 9 // 8
+            warnings.warn(
+                f"the index of {self.path} could not be saved ({error}). Every record is stored; opening will take"
+                " longer until it can be.",
+                RuntimeWarning,
+                stacklevel=4,
+            )
+
+    def has_token(self, token: str) -> bool:
+        self.seq()
+        with self._lock:
+            return self._index.has_token(token)
+
+    # --- reading
+
+    def search(self, query: Vector, k: int, where: Where | None, seq: int, exact: bool | None) -> Hits:
+        with self._lock:
+            state = self._index.state(where, seq)
+            if self._pool is None and len(state.mask) > knn.CHUNK and self._threads > 1:
+                self._pool = ThreadPoolExecutor(self._threads, "agentkit-memory")
+        rows, scores = Index.search(state, query, k, exact, self._pool)
+        return self._hits(state.columns, rows, scores)
+
+    @staticmethod
+    def _hits(
+        columns: Mapping[str, npt.NDArray[Any]], rows: npt.NDArray[np.int64], relevance: npt.NDArray[np.float64]
+    ) -> Hits:
+        return Hits(
+            columns["version"][rows],
+            columns["id"][rows],
+            relevance,
+            columns["importance"][rows],
+            columns["time"][rows],
+        )
+
+    def select(self, where: Where | None, seq: int) -> Hits:
+        with self._lock:
+            rows, columns = np.flatnonzero(self._index.spans.mask(where, seq)), self._index.spans.columns
+        rows = rows[np.argsort(columns["id"][rows], kind="stable")]
+        return self._hits(columns, rows, np.zeros(len(rows)))
+
+    def columns(self, where: Where | None, seq: int) -> dict[str, npt.NDArray[Any]]:
+        with self._lock:
+            mask, columns, words = (
+                self._index.spans.mask(where, seq),
+                self._index.spans.columns,
+                self._index.spans.words,
+            )
+            names = np.array([*words, ""], dtype=object)
+        rows = np.flatnonzero(mask)
+        rows = rows[np.argsort(columns["id"][rows], kind="stable")]
+        taken = {name: columns[name][rows] for name in COLUMNS if name not in ("born", "died")}
+        return {name: names[column] if column.dtype == np.int32 else column for name, column in taken.items()}
+
+    def count(self, where: Where | None, seq: int) -> int:
+        with self._lock:
+            return int(np.count_nonzero(self._index.spans.mask(where, seq)))
+
+    def find(self, ids: Sequence[int], seq: int) -> dict[int, int]:
+        found = {}
+        with self._lock:
+            for id_ in ids:
+                row = self._index.spans.row_at(id_, seq)
+                if row is not None:
+                    found[id_] = int(self._index.spans.columns["version"][row])
+        return found
+
+    def fetch(self, versions: Sequence[int]) -> list[Record]:
+        kept = self._records
+        found: dict[int, Record] = {}
+        for version in versions:
+            record = kept.get(version)
+            if record is not None:
+                found[version] = record
+        missing = [v for v in dict.fromkeys(versions) if v not in found]
+        if missing:
+            with self._reading() as connection:
+                for low in range(0, len(missing), _BATCH):
+                    part = tuple(missing[low : low + _BATCH])
+                    marks = ",".join("?" * len(part))
+                    sql = f"SELECT {_CONTENT} FROM log WHERE seq IN ({marks})"  # noqa: S608 - only question marks
+                    for row in connection.exec_driver_sql(sql, part):
+                        found[row[0]] = record_of(row)
+            if len(missing) <= _RECORDS_KEPT // 4:
+                with self._lock:
+                    kept.update((v, found[v]) for v in missing)
+                    while len(kept) > _RECORDS_KEPT:
+                        kept.popitem(last=False)
+        return [found[v] for v in versions]
+
+    def vectors(self, versions: Sequence[int]) -> Vector:
+        found: dict[int, bytes] = {}
+        with self._reading() as connection:
+            for low in range(0, len(versions), _BATCH):
+                part = tuple(versions[low : low + _BATCH])
+                sql = f"SELECT seq, vector FROM log WHERE seq IN ({','.join('?' * len(part))})"  # noqa: S608 - only marks
+                found.update((row[0], row[1]) for row in connection.exec_driver_sql(sql, part))
+        return np.frombuffer(b"".join(found[v] for v in versions), np.float32).reshape(len(versions), self.dim)
+
+    def marks(self, after: int, upto: int) -> Iterator[Mark]:
+        with self._reading() as connection:
+            rows = connection.exec_driver_sql(
+                "SELECT seq, op, id, episode, task, outcome, text, data FROM log WHERE seq > ? AND seq <= ?"
+                " AND op IN ('credit', 'token', 'rollback') ORDER BY seq",
+                (after, upto),
+            ).all()
+        for seq, op, id_, episode, task, outcome, text, data in rows:
+            yield Mark(seq, op, id_ or 0, episode or "", task or "", outcome, text or "", data or "{}")
+
+    def verify(self, repair: bool) -> list[str]:
+        with self._lock, translated(self.path):
+            problems = [f"{self.path}: {row[0]}" for row in self._writer.execute("PRAGMA integrity_check(10)")]
+            problems = [p for p in problems if not p.endswith(": ok")]
+            if problems:  # the log itself: nothing here can repair it
+                return problems
+            self._catch_up()
+            fresh = SpansOnly(self.dim)
+            for low in range(0, self._index.applied, _APPLIED):
+                upto = min(self._index.applied, low + _APPLIED)
+                fresh.apply(self._writer.execute(_TAIL, (low, upto)).fetchall())
+            wrong = fresh.difference(self._index) or self._index.disagreement(
+                range(self._index.spans.n), self._vector_bytes
+            )
+            if not wrong:
+                return []
+            if repair:
+                self._index = Index(self.dim, self.path if self._kept else None, self._store, self._threads)
+                self._catch_up()
+                if self._kept:
+                    self._save()
+            return [f"the index of {self.path} is wrong: {wrong}"]
+
+    def close(self) -> None:
+        with self._lock:
+            if self._kept and self._index.unsaved > _WORTH_SAVING:
+                self._save()
+            if self._pool is not None:
+                self._pool.shutdown()
+                self._pool = None
+            self._checked_out.close()
+            self._engine.dispose()
+
+
+def stored_embedder(path: str) -> tuple[str, int]:
+    """The name and size of the embedder that a store was made with. Nothing is written."""
+    file = Path(path)
+    if not file.exists() or not file.stat().st_size:
+        raise NotAStore(f"there is no memory at {path}.")
+    check_file(file)
+    with translated(path), closing(sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)) as connection:
+        if _scalar(connection.execute("PRAGMA application_id")) != APPLICATION_ID:
+            raise NotAStore(f"{path} is an SQLite database of something else.")
+        meta = {row[0]: row[1] for row in connection.execute("SELECT key, value FROM meta")}
+    return meta["embedder"], int(meta["dim"])
+
+
+def _scalar(cursor: sqlite3.Cursor) -> Any:
+    return cursor.fetchone()[0]

@@ -1,0 +1,151 @@
+"""The ablation: every arm's memory reaches the prompt, arms are paired, and the test of McNemar is exact."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import pytest
+
+from agentkit.bench.ablate import ARMS, Ablation, ablate, agent, mcnemar
+from agentkit.envs import text_space
+from agentkit.errors import InvalidValue, UnknownName
+from agentkit.llm import ScriptedLLM
+from agentkit.memory import Memory, Recalled, Record
+from agentkit.policy.choose import Choose
+from agentkit.policy.choose_shown import ChooseShown
+from agentkit.policy.generate import ReAct
+from agentkit.runner import run
+from agentkit.types import Action, Options, Request, Step, Task, View
+
+DOORS = ("red", "green", "blue")
+
+
+class OneDoor(gymnasium.Env[str, str]):
+    """Blue is right; whatever is taken is said."""
+
+    def __init__(self) -> None:
+        self.observation_space = self.action_space = text_space()
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
+        super().reset(seed=seed)
+        return "Three doors.", {"goal": f"Find the way {(options or {}).get('n', 0)}.", "admissible_actions": [*DOORS]}
+
+    def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
+        return f"You took {action}.", float(action == "blue"), True, False, {"success": action == "blue"}
+
+
+if "tests/OneDoor-v0" not in gymnasium.registry:
+    gymnasium.register("tests/OneDoor-v0", OneDoor, disable_env_checker=True)  # type: ignore[arg-type]
+
+STEP = Step("A hall.", Action("go on"), 0.0, "Three doors.")
+TASKS = [Task("tests/OneDoor-v0", name=f"way {n}", options=Options({"n": n})) for n in range(2)]
+
+
+def scores(request: Request) -> list[float]:
+    """Likes what the prompt speaks of most, a little."""
+    said = request.messages[-1].content
+    return [-2.0 + 0.5 * min(said.count(choice), 3) for choice in request.choices or ()]
+
+
+def answers(request: Request) -> str:
+    if request.messages[-1].content.endswith("Operations:"):
+        return "ADD: Take blue."
+    return "Action: green\nI failed. Take blue."
+
+
+def test_every_arm_but_the_two_without_memory_shows_what_it_remembers() -> None:
+    llm = ScriptedLLM(answers, scorer=scores)
+    result = ablate(Choose(), TASKS, llm=llm, seeds=2, trials=4)
+    assert result.arms == ARMS
+    for arm in ARMS:
+        used = [e for run in result.comparison.runs[arm] for e in run.episodes if e.memory_ids]
+        assert bool(used) == (arm != "none"), arm
+    assert "| none |" in str(result)
+
+
+@pytest.mark.parametrize("arm", [a for a in ARMS if a != "none"])
+def test_a_writing_policy_sees_the_arms_memory_too(arm: str) -> None:
+    llm = ScriptedLLM(lambda r: "Action: blue" if r.messages[0].content.endswith("Thought 1:") else answers(r))
+    fails = ScriptedLLM(answers)
+    memory = Memory()
+    run(agent(arm, ReAct(), fails, memory), TASKS, trials=1)
+    played = run(agent(arm, ReAct(), llm, memory), TASKS, trials=2)
+    shown = {memory.get(i).kind for e in played.episodes for i in e.memory_ids}
+    expected = {
+        "retry": {"way"}, "icl": {"episode"}, "recency": {"episode"}, "knn": {"episode"}, "reflections": {"lesson"},
+        "insights": {"insight"}, "skills": {"way"}, "all": {"episode", "lesson", "insight", "way"},
+    }  # fmt: skip
+    assert shown == expected[arm]
+
+
+def test_arms_have_the_same_seeds_and_equal_runs_are_equal() -> None:
+    def once() -> Ablation:
+        return ablate(Choose(), TASKS, llm=ScriptedLLM(answers, scorer=scores), arms=["retry"], seeds=2, trials=2)
+
+    first, second = once(), once()
+    assert first.arms == ("none", "retry")
+    seeds = [[e.seed for e in first.comparison.runs[arm][1].episodes] for arm in first.arms]
+    assert seeds[0] == seeds[1]
+    assert first.rows() == second.rows()
+    # Until something is remembered, the arms are the same agent.
+    trials = [[e.success for e in first.comparison.runs[arm][0].episodes if e.trial == 0] for arm in first.arms]
+    assert trials[0] == trials[1]
+
+
+def test_each_arm_has_the_same_budget_and_what_is_spent_is_not_solved() -> None:
+    llm = ScriptedLLM(answers, scorer=scores)
+    result = ablate(Choose(), TASKS, llm=llm, arms=["reflections"], seeds=1, trials=2, tokens=60)
+    assert all(int(str(row["tokens"])) <= 60 for row in result.rows())
+    assert any("budget" in note for note in result.comparison.notes)
+
+
+def test_without_memories_the_prompt_is_that_of_choose_to_the_letter() -> None:
+    lesson = Recalled(Record("lesson", "What led nowhere: red.", id=1), 1.0, 1.0)
+    view = View(TASKS[0], "Find the way.", "Three doors.", admissible=DOORS, lessons=(lesson,), history=(STEP,))
+    prompts = []
+    for policy in (Choose(history=1), ChooseShown(history=1)):
+        llm = ScriptedLLM(scorer=scores)
+        policy.act(view, llm)
+        prompts.append(llm.requests[0].messages[0].content)
+    assert prompts[0] == prompts[1]
+
+
+def test_shown_memories_and_skills_are_in_the_prompt_within_the_budget() -> None:
+    def found(text: str, id_: int, kind: str) -> Recalled:
+        return Recalled(Record(kind, text, id=id_), 1.0, 1.0)
+
+    view = View(
+        TASKS[0], "Find the way.", "Three doors.", admissible=DOORS,
+        memories=(found("I took green.", 1, "episode"), found("long " * 5000, 2, "episode")),
+        skills=(found("Solved by: blue.", 3, "way"),),
+    )  # fmt: skip
+    llm = ScriptedLLM(scorer=scores)
+    action = ChooseShown().act(view, llm)
+    prompt = llm.requests[0].messages[0].content
+    assert "I took green." in prompt
+    assert "Solved by: blue." in prompt
+    assert "long long" not in prompt
+    assert action.memory_ids == (1, 3)
+
+
+@pytest.mark.parametrize(("better", "worse", "p"), [(0, 0, 1.0), (5, 0, 0.0625), (1, 9, 22 / 1024), (3, 3, 1.0)])
+def test_mcnemar(better: int, worse: int, p: float) -> None:
+    # Tails of the binomial with one half, from the table: 2 * (1 + 10) / 1024 for 1 of 10.
+    assert mcnemar(better, worse).p == pytest.approx(p)
+    assert mcnemar(worse, better).p == pytest.approx(p)
+
+
+def test_mistakes_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UnknownName, match="reflections"):
+        ablate(Choose(), TASKS, llm=ScriptedLLM(scorer=scores), arms=["reflection"])
+    with pytest.raises(InvalidValue):
+        mcnemar(-1, 0)
+
+
+def test_the_plot_shows_every_arm(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    result = ablate(Choose(), TASKS, llm=ScriptedLLM(answers, scorer=scores), seeds=2, trials=2)
+    path = result.plot(tmp_path / "a" / "plot.png", title="Doors")
+    assert path.read_bytes()[:4] == b"\x89PNG"

@@ -1,0 +1,326 @@
+"""The conformance command: on small logs written here, and on the published ones where they are."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PUBLISHED = ROOT.parent / "shared" / "fixtures" / "reflexion_logs"
+
+TRIALS = """
+########################################
+BEGIN TRIAL 1
+Trial summary: Correct: 1, Incorrect: 1, Halted: 1
+#######################################
+------------- BEGIN CORRECT AGENTS -------------
+
+Question: Who wrote Emma?
+Thought 1: I search Emma.
+Action 1: Search[Emma (novel)]
+Observation 1: Emma is a novel written by Jane Austen.
+Thought: this line is part of what was observed.
+Thought 2: It is Jane Austen.
+Action 2: Finish[Jane Austen]
+Observation 2: Answer is CORRECT
+Correct answer: Jane "Austen"
+
+------------- BEGIN INCORRECT AGENTS -----------
+
+Question: What is the capital of Australia?
+Thought 1: It must be Sydney.
+Action 1: Finish[Sydney]
+Observation 1: Answer is INCORRECT
+Correct answer: Canberra
+
+------------- BEGIN HALTED AGENTS --------------
+
+Question: How high is K2?
+Thought 1: I search K2.
+Action 1: Search[K2]
+Observation 1: Could not find [K2].
+Thought 2: Again.
+Action 2: Search[K2]
+Observation 2: Could not find [K2].
+Correct answer: 8,611 m
+
+########################################
+BEGIN TRIAL 2
+Trial summary: Correct: 2, Incorrect: 0, Halted: 1
+#######################################
+------------- BEGIN CORRECT AGENTS -------------
+
+Question: Who wrote Emma?
+Correct answer: Jane "Austen"
+
+Question: What is the capital of Australia?You have attempted to answer following question before and failed. The following reflection(s) give a plan.
+Reflections:
+- I took the largest city. I should think of the capital.
+Thought 1: Not Sydney but Canberra.
+Action 1: Finish[canberra]
+Observation 1: Answer is CORRECT
+Correct answer: Canberra
+
+------------- BEGIN INCORRECT AGENTS -----------
+
+------------- BEGIN HALTED AGENTS --------------
+
+Question: How high is K2?You have attempted to answer following question before and failed. The following reflection(s) give a plan.
+Reflections:
+- I should search mountains.
+Thought 1: I search K2.
+Action 1: Search[K2]
+Observation 1: K2 is a mountain.
+Correct answer: 8,611 m
+"""
+
+
+@pytest.fixture(scope="module")
+def conformance() -> ModuleType:
+    spec = importlib.util.spec_from_file_location(
+        "conformance_reflexion", ROOT / "examples" / "conformance_reflexion.py"
+    )
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+def reports(module: ModuleType, folder: Path, **options: int) -> dict[str, object]:
+    return {report.file: report for report in module.conform(folder, **options)}
+
+
+def test_a_log_of_questions_is_played_again_with_its_reflections(conformance: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "anything.txt").write_text(TRIALS)
+    (report,) = conformance.conform(tmp_path)
+    assert (report.kind, report.tasks, report.logged, report.reproduced) == ("questions", 3, [1, 2], [1, 2])
+    assert report.agrees
+    assert (
+        "trial 2: 1 solved earlier and without a transcript here: the attempt that solved them is played again"
+        in report.notes
+    )
+    assert "of 2 reflections that the log shows to the actor, 2 were shown by memory" in report.notes
+    for workers in (1, 3):
+        assert conformance.conform(tmp_path, workers=workers)[0].reproduced == [1, 2]
+
+
+def test_a_wrong_label_is_named_with_its_task(conformance: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "log.txt").write_text(TRIALS.replace("Finish[canberra]", "Finish[Perth]"))
+    (report,) = conformance.conform(tmp_path)
+    assert report.reproduced == [1, 1]
+    assert not report.agrees
+    assert any("capital of Australia" in text and "'Finish[Perth]'" in text for text in report.disagreements)
+
+
+def test_the_reader_keeps_observations_whole_and_questions_clean(tmp_path: Path) -> None:
+    from agentkit.bench.published import QuestionLog, read
+
+    (tmp_path / "log.txt").write_text(TRIALS)
+    (log,) = read(tmp_path)
+    assert isinstance(log, QuestionLog)
+    emma = log.trials[0].attempts[0]
+    assert emma.turns[0].observation.endswith("Thought: this line is part of what was observed.")
+    assert log.questions == ["Who wrote Emma?", "What is the capital of Australia?", "How high is K2?"]
+    assert log.trials[1].attempts[1].reflections == ("I took the largest city. I should think of the capital.",)
+
+
+def test_a_chain_of_thought_log_with_context_and_the_last_attempt_shown(
+    conformance: ModuleType, tmp_path: Path
+) -> None:
+    text = """
+########################################
+BEGIN TRIAL 1
+Trial summary: Correct: 0, Incorrect: 1
+#######################################
+------------- BEGIN CORRECT AGENTS -------------
+
+------------- BEGIN INCORRECT AGENTS -----------
+
+Solve a question answering task by having a Thought, then Finish with your answer.
+Relevant Context: Canberra is the capital.
+Question: What is the capital?
+Thought: Sydney.
+Action: Finish[Sydney]
+Observation: Answer is INCORRECT
+Correct answer: Canberra
+
+########################################
+BEGIN TRIAL 2
+Trial summary: Correct: 1, Incorrect: 0
+#######################################
+------------- BEGIN CORRECT AGENTS -------------
+
+Solve a question answering task by having a Thought, then Finish with your answer.
+You have attempted to answer the following question before and failed. Below is the last trial you attempted to answer the question.
+Question: What is the capital?
+Thought: Sydney.
+Action: Finish[Sydney]
+Observation: Answer is INCORRECT
+(END PREVIOUS TRIAL)
+
+Relevant Context: Canberra is the capital.
+Question: What is the capital?
+Thought: Canberra.
+Action: Finish[Canberra]
+Observation: Answer is CORRECT
+Correct answer: Canberra
+
+"""
+    (tmp_path / "cot.txt").write_text(text)
+    (report,) = conformance.conform(tmp_path)
+    assert (report.tasks, report.reproduced, report.disagreements) == (1, [0, 1], [])
+
+
+def row(name: str, body: str, test: str, solved: bool, **more: object) -> str:
+    entry = name.rpartition("_")[2]
+    prompt = f'def {entry}(x):\n    """Does it."""\n'
+    return json.dumps(
+        {
+            "name": name,
+            "prompt": prompt,
+            "entry_point": entry,
+            "test": test,
+            "solution": body,
+            "is_solved": solved,
+            **more,
+        }
+    )
+
+
+def test_programs_are_judged_and_shared_globals_explained(conformance: ModuleType, tmp_path: Path) -> None:
+    rows = [
+        row("a_sum", "def sum(x):\n    return -1", "def check(f):\n    assert f(1) == -1\n", True),
+        row("b_total", "def total(x):\n    return sum(x)", "def check(f):\n    assert f([1, 2]) == 3\n", False),
+        row("c_double", "    return 2 * x", "def check(f):\n    assert f(2) == 4\n", True),
+        row("d_wrong", "    return x", "def check(f):\n    assert f(2) == 4\n", True),
+        row("e_rust", "fn rust() {}", "", True, language="rs"),
+    ]
+    (tmp_path / "some.jsonl").write_text("\n".join(rows) + "\nnot json\n")
+    (report,) = conformance.conform(tmp_path)
+    assert (report.logged, report.reproduced) == ([3], [3])
+    shared, unexplained = report.disagreements
+    assert shared.startswith("b_total: passes here, logged as solved=False.")
+    assert "`sum` of a_sum" in shared
+    assert unexplained.startswith("d_wrong: fails here, logged as solved=True.")
+    assert any("in rs, which is not run" in note for note in report.notes)
+    assert any("line 6 is no JSON" in note for note in report.notes)
+
+
+def flags(*solved: bool) -> str:
+    return json.dumps([{"name": f"env_{i}", "memory": [], "is_success": s} for i, s in enumerate(solved)])
+
+
+def test_flags_make_the_curve_and_contradictions_are_named(conformance: ModuleType, tmp_path: Path) -> None:
+    shop = tmp_path / "webshop"
+    shop.mkdir()
+    (shop / "env_results_trial_0.json").write_text(flags(True, False, False))
+    (shop / "env_results_trial_1.json").write_text(flags(True, True, False))
+    (shop / "trial_1.log").write_text(
+        "\n#####\n\nEnvironment #0: Success\n\n#####\n\n#####\n\nEnvironment #1:\n> think[x]\nOK.\n\nSTATUS: FAIL\n\n#####\n"
+        "\n-----\nSUCCESS: 2\nADDITIONAL SUCCESS: 1\nFAIL: 1\nTOTAL: 3\nACCURACY: 0.67\n-----"
+    )
+    found = reports(conformance, tmp_path)
+    curve = found["webshop/env_results_trial"]
+    assert curve.logged == curve.reproduced == [1, 2]  # type: ignore[attr-defined]
+    (differs,) = curve.disagreements  # type: ignore[attr-defined]
+    assert "env_1, trial 1" in differs
+    text = found["webshop/trial_1.log"]
+    assert (text.logged, text.reproduced) == ([2], [1])  # type: ignore[attr-defined]
+
+    (shop / "env_results_trial_2.json").write_text(flags(False, True, False))
+    curve = reports(conformance, tmp_path)["webshop/env_results_trial"]
+    assert curve.logged == [1, 2, 1]  # type: ignore[attr-defined]
+    assert curve.reproduced == [1, 2, 2]  # type: ignore[attr-defined]
+    assert any("solved in trial 1 and not in 2: env_0" in text for text in curve.disagreements)  # type: ignore[attr-defined]
+
+
+def test_a_last_attempt_glued_to_the_question_is_cut_out(tmp_path: Path) -> None:
+    from agentkit.bench.published import QuestionLog, read
+
+    last = (
+        "You have attempted to answer the following question before and failed. Below is the last trial you attempted to "
+        "answer the question.\nQuestion: How high is K2?\nThought 1: x\nAction 1: Finish[1]\n"
+        "Observation 1: Answer is INCORRECT\n(END PREVIOUS TRIAL)\n"
+    )
+    text = TRIALS.replace(
+        "Question: How high is K2?You have attempted to answer following question before and failed.",
+        f"Question: How high is K2?{last}",
+    )
+    (tmp_path / "log.txt").write_text(text)
+    (log,) = read(tmp_path)
+    assert isinstance(log, QuestionLog)
+    attempt = log.trials[1].attempts[-1]
+    assert (attempt.question, len(attempt.turns)) == ("How high is K2?", 1)
+    assert attempt.turns[0].action == "Search[K2]"
+    assert attempt.reflections == ("I should search mountains.",)
+
+
+def test_a_world_log_of_several_trials(conformance: ModuleType, tmp_path: Path) -> None:
+    def trial(number: int, *solved: bool) -> str:
+        lines = [f"Environment #{i} Trial #{number}: {'SUCCESS' if s else 'FAIL'}" for i, s in enumerate(solved)]
+        return f"\n***** Start Trial #{number} *****\n" + "\n".join(lines) + f"\n-----\nSUCCESS: {sum(solved)}\n-----\n"
+
+    (tmp_path / "world.log").write_text(trial(3, True, False) + trial(4, True, True))
+    (report,) = conformance.conform(tmp_path)
+    assert (report.kind, report.logged, report.reproduced) == ("statuses", [1, 2], [1, 2])
+
+
+def test_what_is_not_a_log_is_named(conformance: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "image.png").write_bytes(b"\x89PNG\xff\xfe")
+    (tmp_path / "notes.md").write_text("Hello.")
+    (tmp_path / "other.json").write_text('{"a": 1}')
+    (tmp_path / "empty.txt").write_text("")
+    found = conformance.conform(tmp_path)
+    assert {r.file for r in found} == {"image.png", "notes.md", "other.json", "empty.txt"}
+    assert all(r.kind == "not read" and r.notes for r in found)
+
+
+def test_the_command_prints_text_and_json(tmp_path: Path) -> None:
+    (tmp_path / "log.txt").write_text(TRIALS)
+    command = [sys.executable, str(ROOT / "examples" / "conformance_reflexion.py"), "--logs", str(tmp_path)]
+    said = subprocess.run(command, cwd=ROOT, env={"PYTHONPATH": str(ROOT), "PATH": ""}, capture_output=True, text=True)
+    assert said.returncode == 0, said.stderr
+    assert "logged:     1 2" in said.stdout
+    assert "reproduced: 1 2" in said.stdout
+    asked = subprocess.run(
+        [*command, "--json"], cwd=ROOT, env={"PYTHONPATH": str(ROOT), "PATH": ""}, capture_output=True, text=True
+    )
+    assert json.loads(asked.stdout)["agrees"] is True
+    lost = subprocess.run(
+        [*command[:-1], str(tmp_path / "no")],
+        cwd=ROOT,
+        env={"PYTHONPATH": str(ROOT), "PATH": ""},
+        capture_output=True,
+        text=True,
+    )
+    assert lost.returncode == 2
+
+
+@pytest.mark.slow
+@pytest.mark.fixtures
+@pytest.mark.skipif(not PUBLISHED.exists(), reason="the published logs are not here")
+@pytest.mark.timeout(600)
+def test_the_published_figures(conformance: ModuleType) -> None:
+    found = reports(conformance, PUBLISHED)
+    expected = {
+        "hotpotqa/react_reflexion_7_trials.txt": ([32, 42, 48, 50, 51, 53, 53],) * 2,
+        "hotpotqa/react_base_5_trials.txt": ([34] * 5,) * 2,
+        "humaneval/reflexion_gpt4.jsonl": ([150], [150]),
+        "humaneval/simple_gpt4.jsonl": ([134], [134]),
+        "mbpp/simple_gpt4.jsonl": ([318], [324]),
+        "alfworld/base_trial": ([84, 94, 97, 98, 100, 101, 101],) * 2,
+        "alfworld/reflexion_trial": ([84, 103, 111, 113, 117, 118, 123, 126, 128, 129, 130, 130, 131, 133, 134],) * 2,
+    }
+    assert {name: (r.logged, r.reproduced) for name, r in found.items()} == expected  # type: ignore[attr-defined]
+    differing = {name: r.disagreements for name, r in found.items() if r.disagreements}  # type: ignore[attr-defined]
+    assert list(differing) == ["mbpp/simple_gpt4.jsonl"]
+    assert len(differing["mbpp/simple_gpt4.jsonl"]) == 6
+    assert all("`sum` of mbpp_126_sum" in text for text in differing["mbpp/simple_gpt4.jsonl"])

@@ -1,0 +1,263 @@
+"""The sandbox as its users see it."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from agentkit.envs.sandbox import (
+    WALLS,
+    Ended,
+    Level,
+    Limits,
+    ProgramInterrupted,
+    Sandbox,
+    SandboxUnavailable,
+    Wall,
+)
+from agentkit.envs.sandbox import host as host_module
+from agentkit.envs.sandbox.inside import kernel
+from agentkit.errors import AgentkitError, InvalidValue
+
+
+@pytest.fixture(scope="module")
+def sandbox() -> Iterator[Sandbox]:
+    with Sandbox(limits=Limits(output_bytes=10_000)) as box:
+        yield box
+
+
+def test_a_program_runs_as_a_script(sandbox: Sandbox) -> None:
+    result = sandbox.run(
+        "import sys\nif __name__ == '__main__':\n    print('hello', sys.argv)\nprint('!', file=sys.stderr)"
+    )
+    assert (result.ended, result.stdout, result.stderr, result.exit_code) == (
+        Ended.OK,
+        "hello ['program.py']\n",
+        "!\n",
+        0,
+    )
+    assert result.ok
+    assert result.level is sandbox.level is not Level.NONE
+    assert 0 < result.wall_s < 5
+    assert result.memory_mb > 1
+
+
+def test_an_exception_is_shown_as_python_shows_it(sandbox: Sandbox) -> None:
+    result = sandbox.run("def f(x):\n    return 1 / x\n\nf(0)\n")
+    assert (result.ended, result.exit_code) == (Ended.ERROR, 1)
+    assert result.stderr == (
+        'Traceback (most recent call last):\n  File "<program>", line 4, in <module>\n    f(0)\n'
+        '  File "<program>", line 2, in f\n    return 1 / x\n           ~~^~~\nZeroDivisionError: division by zero\n'
+    )
+
+
+def test_a_syntax_error_names_the_line(sandbox: Sandbox) -> None:
+    result = sandbox.run("x = 1\ndef f(:\n    pass\n")
+    assert result.ended is Ended.ERROR
+    assert 'File "<program>", line 2' in result.stderr
+    assert "SyntaxError" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("code", "ended", "status"),
+    [
+        ("import sys; sys.exit(3)", Ended.ERROR, 3),
+        ("raise SystemExit", Ended.OK, 0),
+        ("import os; os._exit(0)", Ended.OK, 0),
+        ("import os; os.abort()", Ended.ERROR, -11),
+        ("import ctypes; ctypes.string_at(0)", Ended.ERROR, -11),
+    ],
+)
+def test_how_it_ended_is_said(sandbox: Sandbox, code: str, ended: Ended, status: int) -> None:
+    result = sandbox.run(code)
+    assert result.ended is ended
+    # Process 1 of a namespace cannot be aborted by itself: libc then crashes it.
+    assert result.exit_code == status
+
+
+def test_stdin_and_files_reach_the_program(sandbox: Sandbox) -> None:
+    result = sandbox.run(
+        "from helpers.double import double\nprint(double(int(input())), open('data.txt').read())",
+        stdin="21\n",
+        files={"helpers/double.py": "def double(x):\n    return 2 * x\n", "data.txt": "δ"},
+    )
+    assert result.stdout == "42 δ\n", result
+    assert sandbox.run("input()").stderr.endswith("EOFError: EOF when reading a line\n")
+    with pytest.raises(InvalidValue):
+        sandbox.run("", files={"../up": ""})
+
+
+def test_what_was_printed_before_the_deadline_is_kept(sandbox: Sandbox) -> None:
+    result = sandbox.run("print('before')\nwhile True: pass", timeout_s=0.3)
+    assert (result.ended, result.stdout, result.note) == (Ended.TIMEOUT, "before\n", "more than 0.3 seconds")
+
+
+def test_the_same_program_prints_the_same_thing(sandbox: Sandbox) -> None:
+    code = "import random\nprint({'a', 'b', 'c', 'd'}, random.random(), hash('x'))"
+    assert len({sandbox.run(code).stdout for _ in range(3)}) == 1
+    with Sandbox() as another:
+        assert another.run(code).stdout == sandbox.run(code).stdout
+    assert sandbox.run(code, seed=1).stdout != sandbox.run(code, seed=2).stdout
+
+
+def test_programs_do_not_share_state(sandbox: Sandbox) -> None:
+    sandbox.run("import math, builtins; math.pi = 3; builtins.len = None")
+    assert sandbox.run("import math; print(math.pi, len('x'))").stdout == "3.141592653589793 1\n"
+
+
+def test_packages_are_seen_only_when_named(sandbox: Sandbox) -> None:
+    assert "ModuleNotFoundError" in sandbox.run("import numpy").stderr
+    with Sandbox(packages=["numpy"]) as box:
+        result = box.run("import numpy; print(numpy.arange(3).sum())", timeout_s=30)
+        assert result.stdout == "3\n", result
+    with pytest.raises(InvalidValue, match="no installed package 'no_such_package'"):
+        Sandbox(packages=["no_such_package"]).run("")
+
+
+# --- functions of the host ------------------------------------------------------------------------------------------
+
+
+def test_a_program_calls_functions_of_the_host(sandbox: Sandbox) -> None:
+    seen: list[object] = []
+
+    def record(*args: object, **kwargs: object) -> object:
+        seen.append((args, kwargs))
+        return {"got": len(seen), (1, 2): {3}}
+
+    result = sandbox.run(
+        "import skills, world\nprint(record(1, [2.5, None], key=b'x'))\nprint(skills.twice())\nworld.record('last')",
+        calls={"record": record},
+        files={"skills.py": "from world import record\n\ndef twice():\n    return record('skill')['got']\n"},
+    )
+    assert result.stdout == "{'got': 1, (1, 2): {3}}\n2\n", result
+    assert seen == [((1, [2.5, None]), {"key": b"x"}), (("skill",), {}), (("last",), {})]
+
+
+def test_a_wrong_call_is_an_exception_in_the_program(sandbox: Sandbox) -> None:
+    def fail(text: str) -> None:
+        raise ValueError(f"no {text}")
+
+    code = "try:\n    fail('tree')\nexcept ValueError as error:\n    print(error)\nfail()"
+    result = sandbox.run(code, calls={"fail": fail})
+    assert result.stdout == "no tree\n"
+    assert "TypeError" in result.stderr
+    assert "cannot leave the program" in sandbox.run("fail(object())", calls={"fail": fail}).stderr
+
+
+def test_a_function_can_end_the_program(sandbox: Sandbox) -> None:
+    def stop() -> None:
+        raise ProgramInterrupted("step limit")
+
+    result = sandbox.run("print('a')\ntry:\n    stop()\nfinally:\n    print('b')", calls={"stop": stop})
+    assert (result.ended, result.stdout, result.note) == (Ended.INTERRUPTED, "a\n", "step limit")
+
+
+def test_junk_on_the_channel_harms_nobody(sandbox: Sandbox) -> None:
+    code = """
+import os, struct, world
+f = world.f.__closure__
+channel = next(c.cell_contents for c in f if hasattr(c.cell_contents, "sock"))
+for body in (b"junk", b"[]", b"{}", b'{"call": "g"}', b'{"call": "f", "args": 1}', b"[" * 100000):
+    channel.sock.sendall(struct.pack(">I", len(body)) + body)
+    print("error" in channel.receive())
+channel.sock.sendall(struct.pack(">I", 2**31))
+while True: pass
+"""
+    result = sandbox.run(code, calls={"f": lambda: None})
+    assert result.stdout == "True\n" * 6, result
+    assert (result.ended, result.note) == (Ended.KILLED, "a message of 2147483648 bytes; the limit is 16777216")
+
+
+def test_a_fault_of_the_host_is_not_the_programs(sandbox: Sandbox) -> None:
+    class Broken(Exception):
+        pass
+
+    def fault() -> None:
+        raise Broken
+
+    with pytest.raises(Broken):
+        sandbox.run("fault()", calls={"fault": fault})
+    assert sandbox.run("print(1)").stdout == "1\n"
+
+
+# --- many, none, closed ---------------------------------------------------------------------------------------------
+
+
+def test_many_threads_share_one_sandbox(sandbox: Sandbox) -> None:
+    results: dict[int, str] = {}
+
+    def work(n: int) -> None:
+        for i in range(5):
+            results[n * 10 + i] = sandbox.run(f"print({n * 10 + i})").stdout
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == {n * 10 + i: f"{n * 10 + i}\n" for n in range(6) for i in range(5)}
+
+
+def test_no_process_outlives_a_closed_sandbox() -> None:
+    box = Sandbox()
+    assert box.run("").ok
+    [server] = box._idle
+    box.close()
+    assert server._process.returncode is not None
+    assert not os.path.exists(server._folder)
+    assert box.run("").ended is Ended.REFUSED
+
+
+def test_a_server_that_dies_is_replaced(sandbox: Sandbox) -> None:
+    with Sandbox() as box:
+        assert box.run("").ok
+        box._idle[0]._process.kill()
+        box._idle[0]._process.wait()
+        assert [box.run("").ended for _ in range(2)][-1] is Ended.OK
+
+
+def test_without_isolation_programs_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernel, "supported", lambda: False)
+    with Sandbox() as box:
+        with pytest.raises(SandboxUnavailable, match="allow_unisolated") as caught:
+            _ = box.level
+        assert isinstance(caught.value, AgentkitError)
+        result = box.run("print(1)")
+        assert (result.ended, result.stdout, result.level) == (Ended.REFUSED, "", Level.NONE)
+        assert "No isolation" in result.note
+        assert not box.judge("", []).passed
+
+
+def test_unisolated_runs_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernel, "supported", lambda: False)
+    with Sandbox(allow_unisolated=True, limits=Limits(output_bytes=1000)) as box:
+        result = box.run("import os; print(os.listdir('.'), 'SECRET' in os.environ)")
+        assert (result.ended, result.stdout, result.level) == (Ended.OK, "[] False\n", Level.NONE)
+        assert box.run("while True: pass", timeout_s=0.3).ended is Ended.TIMEOUT
+        assert box.run("print('x' * 10000)").ended is Ended.OUTPUT_LIMIT
+        assert box.run("x = bytearray(10**10)").ended is Ended.MEMORY
+        assert box.judge("def f(x): return x", ["assert f(1) == 1"]).passed
+
+
+def test_bubblewrap_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(SandboxUnavailable, match="bwrap is not installed"):
+        _ = Sandbox(wall=WALLS[0]).level
+
+
+def test_values_are_frozen(sandbox: Sandbox) -> None:
+    result = sandbox.run("")
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        result.ended = Ended.OK  # type: ignore[misc]
+    assert dataclasses.is_dataclass(Wall)
+    assert host_module._GRACE_S > 0
+
+
+def test_a_deadline_must_be_positive(sandbox: Sandbox) -> None:
+    for wrong in (0, -1, float("nan"), float("inf")):
+        with pytest.raises(InvalidValue):
+            sandbox.run("", timeout_s=wrong)
