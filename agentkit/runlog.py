@@ -134,12 +134,14 @@ class RunLog:
 
     @staticmethod
     def _version(connection: sa.Connection) -> tuple[int, int, int]:
-        """Schema version, application id, and how many tables and indices there are."""
-        return (
-            connection.exec_driver_sql("pragma user_version").scalar_one(),
-            connection.exec_driver_sql("pragma application_id").scalar_one(),
-            connection.exec_driver_sql("select count(*) from sqlite_master").scalar_one(),
-        )
+        """Schema version, application id, and how many tables and indices there are.
+
+        The tables are counted first: where another process has made them between two of these reads, the rest, which
+        is committed with them, is seen too.
+        """
+        tables = connection.exec_driver_sql("select count(*) from sqlite_master").scalar_one()
+        application = connection.exec_driver_sql("pragma application_id").scalar_one()
+        return connection.exec_driver_sql("pragma user_version").scalar_one(), application, tables
 
     @contextmanager
     def _writing(self) -> Iterator[sa.Connection]:

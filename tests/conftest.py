@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,6 +45,19 @@ def _no_calls_to_the_outside(request: pytest.FixtureRequest, monkeypatch: pytest
         monkeypatch.setattr(socket.socket, "connect", only_here)
     yield
     allow_network(before)
+
+
+@pytest.fixture(autouse=True)
+def _no_environment_left_open() -> Iterator[None]:
+    """A test closes the environments it makes: one left open keeps a sandbox's processes, which the next test sees."""
+    before = _leases()
+    yield
+    assert _leases() <= before, f"{_leases() - before} leases of a sandbox are still held: close the environment"
+
+
+def _leases() -> int:
+    shared = sys.modules.get("agentkit.envs.sandbox.shared")
+    return sum(count for _, count in shared._shared.values()) if shared is not None else 0
 
 
 @pytest.fixture(scope="session")
