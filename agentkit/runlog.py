@@ -16,6 +16,7 @@ import hashlib
 import json
 import platform
 import secrets
+import sqlite3
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -30,12 +31,11 @@ from sqlalchemy.exc import DatabaseError, OperationalError
 
 from agentkit.errors import AgentkitError
 from agentkit.llm.meter import Call
+from agentkit.memory.write_ahead import PATIENCE_S, write_ahead
 from agentkit.types import Episode, Judgement, Usage, dump, load, storable
 
 SCHEMA_VERSION = 1
 APPLICATION_ID = 0x41474B52  # "AGKR": how `file` and this module know the format
-
-_PATIENCE_S = 60  # how long a write waits for another process's
 
 # One list of statements a version: a log of version v is brought up to date by the lists v+1, v+2, …
 MIGRATIONS: dict[int, tuple[str, ...]] = {
@@ -86,14 +86,14 @@ class RunLog:
             file = Path(self.path).absolute()
             file.parent.mkdir(parents=True, exist_ok=True)
             self._engine = sa.create_engine(
-                sa.URL.create("sqlite", database=str(file)), connect_args={"timeout": _PATIENCE_S}
+                sa.URL.create("sqlite", database=str(file)), connect_args={"timeout": PATIENCE_S}
             )
         try:
             self._migrate()
-        except DatabaseError as error:
+        except (DatabaseError, sqlite3.Error) as error:
             self.close()
             raise RunLogError(
-                f"{self.path} is not a readable run log ({error.orig}). It was left as it is: give another path, "
+                f"{self.path} is not a readable run log ({getattr(error, 'orig', error)}). It was left as it is: give another path, "
                 "or move the file away."
             ) from error
         except BaseException:
@@ -114,9 +114,9 @@ class RunLog:
             return
         with self._engine.connect() as connection:
             driver = connection.connection.driver_connection
-            assert driver is not None
+            assert isinstance(driver, sqlite3.Connection)
             driver.isolation_level = None  # the transaction below is begun by hand, so that it holds the DDL too
-            connection.exec_driver_sql("pragma journal_mode=wal")
+            write_ahead(driver)
             connection.exec_driver_sql("begin immediate")
             try:
                 # A second process may be here too: the version is read again under the write lock.

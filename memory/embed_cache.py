@@ -14,6 +14,7 @@ import numpy as np
 
 from agentkit.errors import AgentkitError, ContractError
 from agentkit.memory.embed import Embedder, Vectors
+from agentkit.memory.write_ahead import PATIENCE_S, write_ahead
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS vectors (
@@ -42,8 +43,8 @@ class CachedEmbedder:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             # Autocommit: transactions are begun and ended below, where they are seen.
-            self._db = sqlite3.connect(self.path, timeout=60, isolation_level=None, check_same_thread=False)
-            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db = sqlite3.connect(self.path, timeout=PATIENCE_S, isolation_level=None, check_same_thread=False)
+            write_ahead(self._db)
             self._db.execute("PRAGMA synchronous=NORMAL")
             self._db.execute(_SCHEMA)
         except (OSError, sqlite3.Error) as error:

@@ -34,6 +34,7 @@ from agentkit.memory.index import Index, SpansOnly
 from agentkit.memory.records import Record, Where
 from agentkit.memory.rows import CONTENT, INDEXED, ROW, record_of, row_of
 from agentkit.memory.schema import CURRENT, MIGRATIONS, SQLITE_TYPES
+from agentkit.memory.write_ahead import PATIENCE_S, write_ahead
 from agentkit.memory.spans import COLUMNS
 
 APPLICATION_ID = 0x41474B4D  # "AGKM": how `file` and this module know the format
@@ -109,7 +110,7 @@ class SqliteBackend:
         self._engine = create_engine(
             "sqlite://" if not self._kept else f"sqlite:///{path}",
             poolclass=QueuePool if self._kept else StaticPool,
-            connect_args={"check_same_thread": False, "timeout": 60.0},
+            connect_args={"check_same_thread": False, "timeout": PATIENCE_S},
             isolation_level="AUTOCOMMIT",
         )
         event.listen(self._engine, "connect", self._configure)
@@ -155,7 +156,7 @@ class SqliteBackend:
         if self._kept and not version:
             run("PRAGMA page_size=8192")  # four records a page; takes effect only in a new file
         if self._kept and _scalar(run("PRAGMA journal_mode")) != "wal":
-            run("PRAGMA journal_mode=WAL")
+            write_ahead(self._writer)
         if version < CURRENT:
             with self._exclusive():
                 version, _ = self._version()  # another process may have been first
