@@ -93,8 +93,8 @@ class RunLog:
         except (DatabaseError, sqlite3.Error) as error:
             self.close()
             raise RunLogError(
-                f"{self.path} is not a readable run log ({getattr(error, 'orig', error)}). It was left as it is: give another path, "
-                "or move the file away."
+                f"{self.path} is not a readable run log ({getattr(error, 'orig', error)}). It was left as it is: give "
+                "another path, or move the file away."
             ) from error
         except BaseException:
             self.close()

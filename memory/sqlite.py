@@ -34,8 +34,8 @@ from agentkit.memory.index import Index, SpansOnly
 from agentkit.memory.records import Record, Where
 from agentkit.memory.rows import CONTENT, INDEXED, ROW, record_of, row_of
 from agentkit.memory.schema import CURRENT, MIGRATIONS, SQLITE_TYPES
-from agentkit.memory.write_ahead import PATIENCE_S, write_ahead
 from agentkit.memory.spans import COLUMNS
+from agentkit.memory.write_ahead import PATIENCE_S, write_ahead
 
 APPLICATION_ID = 0x41474B4D  # "AGKM": how `file` and this module know the format
 _MAGIC = b"SQLite format 3\x00"

@@ -34,8 +34,10 @@ def test_it_waits_for_whoever_holds_the_file(tmp_path: Path) -> None:
 
 
 def test_it_does_not_wait_for_ever(tmp_path: Path) -> None:
-    with closing(sqlite3.connect(tmp_path / "m.db", isolation_level=None)) as first:
+    with (
+        closing(sqlite3.connect(tmp_path / "m.db", isolation_level=None)) as first,
+        closing(sqlite3.connect(tmp_path / "m.db", timeout=0.01)) as second,
+    ):
         first.execute("begin exclusive")
-        with closing(sqlite3.connect(tmp_path / "m.db", timeout=0.01)) as second:
-            with pytest.raises(sqlite3.OperationalError, match="locked"):
-                write_ahead(second, patience_s=0.05)
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            write_ahead(second, patience_s=0.05)
