@@ -49,10 +49,15 @@ def test_a_program_runs_as_a_script(sandbox: Sandbox) -> None:
 def test_an_exception_is_shown_as_python_shows_it(sandbox: Sandbox) -> None:
     result = sandbox.run("def f(x):\n    return 1 / x\n\nf(0)\n")
     assert (result.ended, result.exit_code) == (Ended.ERROR, 1)
-    assert result.stderr == (
-        'Traceback (most recent call last):\n  File "<program>", line 4, in <module>\n    f(0)\n'
-        '  File "<program>", line 2, in f\n    return 1 / x\n           ~~^~~\nZeroDivisionError: division by zero\n'
-    )
+    lines = [line for line in result.stderr.splitlines() if set(line) - set(" ~^")]  # what is marked differs by version
+    assert lines == [
+        "Traceback (most recent call last):",
+        '  File "<program>", line 4, in <module>',
+        "    f(0)",
+        '  File "<program>", line 2, in f',
+        "    return 1 / x",
+        "ZeroDivisionError: division by zero",
+    ]
 
 
 def test_a_syntax_error_names_the_line(sandbox: Sandbox) -> None:
