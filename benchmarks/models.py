@@ -1,9 +1,10 @@
 """How fast models are asked, as ratios against the plain way, measured side by side in one run.
 
-One JSON object a line: ``name``, ``ratio`` (above 1: better than the peer), ``spread`` (of the rounds, as a share of
-the ratio), ``target``, ``ok`` and what it was compared with. Exits with 1 when a target is missed.
+One JSON object a line, as soon as it is known: ``name``, ``ratio`` (above 1: better than the peer), ``spread`` (of the
+rounds, as a share of the ratio), ``target``, ``ok`` and what it was compared with. Progress goes to standard error.
+Exits with 1 when a target is missed. A part that cannot be measured here is a line that says so, never a pass.
 
-    python benchmarks/models.py [--quick] [--seed N]
+    python benchmarks/models.py [--quick] [--seed N] [--only remote] [--only bulk] ...
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -27,21 +29,28 @@ from agentkit.llm import LLM, get_llm
 from agentkit.types import Message, Request
 
 MODEL = "local/smollm2-135m"
-NOUNS = (
-    "lamp",
-    "door",
-    "table",
-    "garden",
-    "river",
-    "letter",
-    "engine",
-    "bottle",
-    "window",
-    "basket",
-    "mirror",
-    "candle",
-)
+NOUNS = ("lamp", "door", "table", "garden", "river", "letter", "engine", "bottle", "window", "basket", "mirror", "oar")
+STARTED = time.perf_counter()
 missed = False
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much is measured."""
+
+    rounds: int
+    episodes: int
+    remote_steps: int
+    litellm_episodes: int
+    litellm_steps: int
+    tokens: int
+    sentences: int
+    scored: int
+    steps: tuple[int, int]
+
+
+FULL = Sizes(3, 256, 30, 256, 5, 48, 4, 9, (12, 30))
+QUICK = Sizes(1, 256, 8, 128, 2, 12, 1, 3, (6, 15))
 
 
 def report(name: str, ratios: Sequence[float], target: float | None, against: str, **more: Any) -> None:
@@ -55,9 +64,14 @@ def report(name: str, ratios: Sequence[float], target: float | None, against: st
     print(json.dumps({**line, "against": against, **more}), flush=True)
 
 
-def absent(name: str, peer: str) -> None:
-    """Print that a peer is not installed: neither a pass nor a miss."""
-    print(json.dumps({"name": name, "skipped": f"{peer} is not installed"}), flush=True)
+def absent(name: str, why: str) -> None:
+    """Print that a part could not be measured: neither a pass nor a miss."""
+    print(json.dumps({"name": name, "skipped": why}), flush=True)
+
+
+def progress(text: str) -> None:
+    """Say on standard error what is done now."""
+    print(f"{time.perf_counter() - STARTED:6.1f} s  {text}", file=sys.stderr, flush=True)
 
 
 def timed(work: Callable[[], Any]) -> tuple[float, Any]:
@@ -87,7 +101,11 @@ class Plain:
         from agentkit.llm.download import embedded_model
 
         folder = embedded_model()
+        if device == "cpu":
+            torch.set_num_threads(len(os.sched_getaffinity(0)))
         self.torch, self.device = torch, device
+        cores = f", {torch.get_num_threads()} threads" if device == "cpu" else f", {torch.cuda.get_device_name()}"
+        self.described = versions("torch", "transformers") + cores
         self.tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
         self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype)).to(device).eval()
 
@@ -118,6 +136,37 @@ class Plain:
             logprobs = self.torch.log_softmax(logits, -1)
         return [sum(float(logprobs[i, k, t]) for k, t in enumerate(e)) for i, e in enumerate(ends)]
 
+    def copy_rate(self) -> float:
+        """Bytes read and written per second by a plain copy on the card."""
+        torch = self.torch
+        source = torch.empty(1 << 30, dtype=torch.uint8, device=self.device)
+        target = torch.empty_like(source)
+
+        def copies() -> None:
+            for _ in range(20):
+                target.copy_(source)
+            torch.cuda.synchronize()
+
+        copies()
+        return 20 * 2 * source.numel() / timed(copies)[0]
+
+
+class Models:
+    """The local backend and its peer, loaded when they are first needed."""
+
+    def __init__(self) -> None:
+        self._pair: tuple[Any, Plain] | None = None
+
+    def load(self) -> tuple[Any, Plain]:
+        """The two, on the GPU where there is one."""
+        if self._pair is None:
+            import torch
+
+            progress("loading the local model and its peer")
+            device, dtype = ("cuda", "bfloat16") if torch.cuda.is_available() else ("cpu", "float32")
+            self._pair = get_llm(MODEL, device=device, dtype=dtype), Plain(device, dtype)
+        return self._pair
+
 
 def in_threads(llm: LLM, requests: Sequence[Request]) -> int:
     """Each request from a thread of its own, as episodes do; returns the tokens generated."""
@@ -135,63 +184,85 @@ def in_threads(llm: LLM, requests: Sequence[Request]) -> int:
     return sum(tokens)
 
 
-def bulk(llm: Any, plain: Plain, rng: random.Random, rounds: int, tokens: int) -> None:
+def bulk(models: Models, rng: random.Random, sizes: Sizes) -> None:
     """32 episodes at once against one batch of 32."""
-    ratios, rates = [], []
-    for _ in range(rounds):
-        asked = [
-            Request(
-                (Message("user", f"Tell a long story. {scene(rng, rng.randint(2, 6))}"),),
-                temperature=0,
-                max_tokens=tokens,
-            )
-            for _ in range(32)
+    llm, plain = models.load()
+
+    def asked(tokens: int) -> list[Request]:
+        texts = [
+            f"Tell a long story. {scene(rng, rng.randint(sizes.sentences, 2 * sizes.sentences))}" for _ in range(32)
         ]
-        ours, n_ours = timed(lambda: in_threads(llm, asked))  # noqa: B023
-        theirs, n_theirs = timed(lambda: plain.generate(asked, tokens))  # noqa: B023
+        return [Request((Message("user", text),), temperature=0, max_tokens=tokens) for text in texts]
+
+    warm = asked(2)
+    in_threads(llm, warm)
+    plain.generate(warm, 2)
+    ratios, rates = [], []
+    for number in range(sizes.rounds):
+        progress(f"bulk generation, round {number + 1} of {sizes.rounds}")
+        requests = asked(sizes.tokens)
+        ours, n_ours = timed(lambda: in_threads(llm, requests))  # noqa: B023
+        theirs, n_theirs = timed(lambda: plain.generate(requests, sizes.tokens))  # noqa: B023
         ratios.append((n_ours / ours) / (n_theirs / theirs))
         rates.append(n_ours / ours)
-    more: dict[str, Any] = {"tokens_per_s": round(statistics.median(rates), 1)}
-    if plain.device == "cuda":
-        # Each decoding pass reads all weights once for the 32 sequences.
-        weights = sum(p.numel() * p.element_size() for p in plain.model.parameters())
-        bandwidth = float(os.environ.get("GPU_BYTES_PER_S", "4.8e12"))
-        more["bandwidth_share"] = round(statistics.median(rates) / 32 * weights / bandwidth, 4)
-    report("bulk generation, 32 threads", ratios, 0.9, versions("torch", "transformers") + " generate", **more)
+    rate = statistics.median(rates)
+    against = f"one model.generate, {plain.described}"
+    report("bulk generation, 32 threads", ratios, 0.9, against, tokens_per_s=round(rate, 1))
+    if plain.device != "cuda":
+        absent("share of the card's memory bandwidth", "no GPU here")
+        return
+    # Each decoding pass reads all weights once for the 32 sequences.
+    weights = sum(p.numel() * p.element_size() for p in plain.model.parameters())
+    report(
+        "share of the card's memory bandwidth", [rate / 32 * weights / plain.copy_rate()], None, "a plain copy, bf16"
+    )
 
 
-def scoring(llm: Any, plain: Plain, rng: random.Random, rounds: int) -> None:
+def scoring(models: Models, rng: random.Random, sizes: Sizes) -> None:
     """The candidates of a choice: the shared prompt once, against once for each."""
+    llm, plain = models.load()
     ratios = []
-    for _ in range(rounds):
+    progress("scoring")
+    for _ in range(sizes.scored):
         choices = tuple(f"{verb} the {noun}" for verb in ("take", "open") for noun in rng.sample(NOUNS, 4))
-        request = Request((Message("user", scene(rng, 16) + " What do you do?"),), choices=choices)
+        request = Request((Message("user", scene(rng, 8) + " What do you do?"),), choices=choices)
         ours, scores = timed(lambda: llm.score([request])[0].logprobs)  # noqa: B023
         theirs, expected = timed(lambda: plain.score(request))  # noqa: B023
         if plain.device == "cpu" and max(abs(a - b) for a, b in zip(scores, expected, strict=True)) > 1e-2:
             raise SystemExit("the scores are not those of the plain model")
         ratios.append(theirs / ours)
-    report("scoring 8 candidates", ratios, 2.0, versions("torch", "transformers") + ", one padded batch")
+    report("scoring 8 candidates", ratios, 2.0, f"one padded batch, {plain.described}")
 
 
-def growing(llm: Any, plain: Plain, rng: random.Random, steps: int) -> None:
+def growing(models: Models, rng: random.Random, sizes: Sizes) -> None:
     """An episode whose prompt grows: what is new, against everything at every step."""
+    llm, plain = models.load()
+    few, many = sizes.steps
+    progress(f"an episode of {many} steps")
     history = [Message("system", "Answer with one command."), Message("user", scene(rng, 2))]
     ours = theirs = 0.0
     computed = total = 0
-    for _ in range(steps):
+    per_token = {}
+    for step in range(1, many + 1):
         request = Request(tuple(history), choices=("look",))
         seconds, (scores,) = timed(lambda: llm.score([request]))  # noqa: B023
         ours += seconds
         total = scores.usage.prompt_tokens
         computed += total - scores.usage.cached_tokens
+        per_token[step] = ours / total
         theirs += timed(lambda: plain.score(request))[0]  # noqa: B023
         history += [Message("assistant", "look"), Message("user", scene(rng, 1))]
-    against = versions("torch", "transformers") + ", every prompt read whole"
-    report(f"an episode of {steps} steps", [theirs / ours], 2.0 if steps < 30 else 3.0, against)
+    report(f"an episode of {many} steps", [theirs / ours], 2.0, f"every prompt read whole, {plain.described}")
     # The last prompt holds all tokens of the episode: reading each of them once would be 1.
-    share = total / computed
-    report(f"tokens of an episode of {steps} steps per token computed", [share], 0.5, "each token once")
+    report(f"tokens of an episode of {many} steps per token computed", [total / computed], 0.5, "each token once")
+    # 1 where cost grows with the tokens; where it grows with their square, about few / many.
+    ratio = per_token[few] / per_token[many]
+    report(
+        f"cost of a token in an episode of {many} steps",
+        [ratio],
+        0.7,
+        f"in one of {few} steps (square: {few / many:.1f})",
+    )
 
 
 SERVER_REPLY = {
@@ -235,59 +306,88 @@ def server(latency_s: float) -> Iterator[str]:
             process.kill()
 
 
-def remote(name: str, package: str, episodes: int, steps: int, latency_s: float, target: float | None) -> None:
-    """Many episodes at once on a slow server, against no time but the server's."""
-    try:
-        against = f"{steps} steps of {latency_s} s, through {versions(package)}"
-    except PackageNotFoundError:
-        absent(f"{episodes} episodes, {package}", package)
-        return
-    with server(latency_s) as url:
-        llm = get_llm(name, base_url=url, api_key="none")
-        request = Request((Message("system", "You act. " * 20), Message("user", "You see a lamp. " * 20)), max_tokens=8)
-        llm.generate([request])
+def episodes_at_once(ask: Callable[[], object], episodes: int, steps: int) -> float:
+    """Seconds until that many threads have asked that many times, one after the other."""
 
-        def episode() -> None:
-            for _ in range(steps):
-                llm.generate([request])
+    def episode() -> None:
+        for _ in range(steps):
+            ask()
 
-        threads = [threading.Thread(target=episode) for _ in range(episodes)]
+    threads = [threading.Thread(target=episode) for _ in range(episodes)]
 
-        def run() -> None:
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
+    def run() -> None:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
 
-        seconds, _ = timed(run)
-    report(f"{episodes} episodes at once, {package}", [steps * latency_s / seconds], target, against)
+    return timed(run)[0]
+
+
+REQUEST = Request((Message("system", "You act. " * 20), Message("user", "You see a lamp. " * 20)), max_tokens=8)
+
+
+def remote(_: Models, __: random.Random, sizes: Sizes) -> None:
+    """Many episodes at once on a server of 1 s latency, against no time but the server's."""
+    n, steps = sizes.episodes, sizes.remote_steps
+    progress(f"{n} episodes of {steps} steps through openai")
+    with server(1.0) as url:
+        llm = get_llm("openai/m", base_url=url, api_key="none")
+        llm.generate([REQUEST])
+        seconds = episodes_at_once(lambda: llm.generate([REQUEST]), n, steps)
+    report(f"{n} episodes at once, openai", [steps / seconds], 0.95, f"{steps} steps of 1 s, {versions('openai')}")
+
+
+def litellm(_: Models, __: random.Random, sizes: Sizes) -> None:
+    """The same through litellm, whose own work is most of it: against litellm called bare by as many threads."""
+    n, steps = sizes.litellm_episodes, sizes.litellm_steps
+    progress(f"{n} episodes of {steps} steps through litellm, and through litellm alone")
+    with server(1.0) as url:
+        llm: Any = get_llm("litellm/openai/m", base_url=url, api_key="none")
+        import litellm as bare
+
+        body = {**llm.body(REQUEST, REQUEST.messages), "model": "openai/m", "api_base": url, "api_key": "none"}
+        bare.completion(**body)
+        llm.generate([REQUEST])
+        theirs = episodes_at_once(lambda: bare.completion(**body), n, steps)
+        ours = episodes_at_once(lambda: llm.generate([REQUEST]), n, steps)
+    name = f"{n} episodes at once, litellm"
+    report(name, [theirs / ours], 0.95, f"litellm.completion in {n} threads, {versions('litellm')}")
+    report(f"{name}, of the ideal", [steps / ours], None, f"{steps} steps of 1 s", bare=round(steps / theirs, 3))
+
+
+PARTS: dict[str, tuple[Callable[[Models, random.Random, Sizes], None], tuple[str, ...]]] = {
+    "remote": (remote, ("openai",)),
+    "litellm": (litellm, ("litellm",)),
+    "bulk": (bulk, ("torch", "transformers")),
+    "scoring": (scoring, ("torch", "transformers")),
+    "growing": (growing, ("torch", "transformers")),
+}
 
 
 def main() -> int:
     """Run all."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="smaller sizes, within 45 seconds")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="changes the prompts")
+    parser.add_argument("--only", action="append", choices=list(PARTS), help="this part alone; can be given again")
     parser.add_argument("--serve", type=float, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve is not None:
         asyncio.run(serve(options.serve))
-    rng, quick = random.Random(options.seed), options.quick
-    remote("openai/m", "openai", 256, 12 if quick else 30, 1.0, 0.95)
-    remote("litellm/openai/m", "litellm", 32 if quick else 64, 2 if quick else 10, 1.0, None)
-    try:
-        import torch
-        import transformers  # noqa: F401
-    except ImportError as error:
-        absent("the local backend", str(error.name))
-        return int(missed)
-    device, dtype = ("cuda", "bfloat16") if torch.cuda.is_available() else ("cpu", "float32")
-    llm: Any = get_llm(MODEL, device=device, dtype=dtype)
-    plain = Plain(device, dtype)
-    plain.generate([Request((Message("user", "warm up"),))], 2)
-    bulk(llm, plain, rng, 1 if quick else 3, 8 if quick else 48)
-    scoring(llm, plain, rng, 3 if quick else 9)
-    growing(llm, plain, rng, 8 if quick else 30)
+    models = Models()
+    for name in options.only or PARTS:
+        part, packages = PARTS[name]
+        if options.quick and name == "litellm" and not options.only:
+            absent(name, "not with --quick, as importing it takes long; --only litellm measures it")
+            continue
+        try:
+            versions(*packages)
+        except PackageNotFoundError as error:
+            absent(name, f"{error.name} is not installed")
+            continue
+        part(models, random.Random(options.seed), QUICK if options.quick else FULL)
+    progress("done")
     return int(missed)
 
 

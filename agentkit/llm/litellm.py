@@ -53,14 +53,13 @@ class LiteLLM(RemoteLLM):
 
     def _openai_client(self) -> Any:
         """The client that litellm uses for OpenAI's protocol, with connections made for hundreds of threads."""
-        import httpx
         import openai
 
-        from agentkit.llm.transport import Lines
+        from agentkit.llm.transport import http_client
 
         key = self._api_key or os.environ.get("OPENAI_API_KEY") or ("" if self._base_url is None else "none")
         if not key:
             raise AuthenticationFailed("there is no key for OpenAI: set OPENAI_API_KEY, or pass api_key=...")
         self._api_key = self._secret = key
-        http = httpx.Client(transport=Lines(self.timeout_s), timeout=self.timeout_s, follow_redirects=True)
+        http = http_client(self._base_url or "https://api.openai.com", self.timeout_s)
         return openai.OpenAI(api_key=key, base_url=self._base_url, max_retries=0, http_client=http)

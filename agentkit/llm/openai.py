@@ -26,10 +26,9 @@ class OpenAILLM(RemoteLLM):
         api_key: str | None = None,
         **options: Any,  # those of RemoteLLM
     ) -> None:
-        import httpx
         import openai
 
-        from agentkit.llm.transport import Lines
+        from agentkit.llm.transport import http_client
 
         base_url = base_url or os.environ.get("OPENAI_BASE_URL") or None
         api_key = api_key or os.environ.get("OPENAI_API_KEY") or ("" if base_url is None else "none")
@@ -46,7 +45,7 @@ class OpenAILLM(RemoteLLM):
             base_url=base_url,
             max_retries=0,
             timeout=self.timeout_s,
-            http_client=httpx.Client(transport=Lines(self.timeout_s), timeout=self.timeout_s, follow_redirects=True),
+            http_client=http_client(base_url or "https://api.openai.com", self.timeout_s),
         )
 
     def send(self, body: dict[str, Any]) -> Any:

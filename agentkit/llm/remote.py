@@ -137,7 +137,7 @@ class RemoteLLM:
         started = time.perf_counter()
         while True:
             try:
-                response = self._retrying(self._body(request, messages))
+                response = self._retrying(self.body(request, messages))
                 break
             except ContextTooLong:
                 first = 1 if messages and messages[0].role == "system" else 0
@@ -154,7 +154,8 @@ class RemoteLLM:
             raise ServerFailed(f"{self.name} answered in a form that is not a chat completion's: {error}") from error
         return [replace(a, usage=Usage() if i else usage) for i, a in enumerate(answers)]
 
-    def _body(self, request: Request, messages: Sequence[Message]) -> dict[str, Any]:
+    def body(self, request: Request, messages: Sequence[Message]) -> dict[str, Any]:
+        """What is sent for ``request``, with ``messages`` in place of its own (history may have been dropped)."""
         body: dict[str, Any] = {
             "messages": [{"role": m.role, "content": m.content} for m in messages],
             "temperature": request.temperature,

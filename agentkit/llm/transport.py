@@ -1,72 +1,163 @@
-"""An HTTP transport for many threads that wait on one server.
+"""HTTP/1.1 for hundreds of threads that wait on one server.
 
-httpx's own connection pool looks at all of its connections for each request, which with hundreds of them costs more
-than the requests; and its read timeout begins again with every byte that arrives. Here a request takes the connection
-that was used last, or opens one, and the timeout is for the whole response.
+The general transport of httpx costs about as much time as all the rest of a request, looks at all of its connections
+for each of them, and begins its read timeout again with every byte that arrives. Here a request takes the connection
+that was used last, or opens one; it is sent in one piece, its response is read whole, and the timeout is for all that.
 """
 
 from __future__ import annotations
 
+import contextlib
+import http.client
+import io
+import select
+import socket
+import ssl
 import time
+import urllib.request
 from collections import deque
-from collections.abc import Iterator
+from urllib.parse import urlsplit
 
 import httpx
 
+# A response of more bytes than this is cut off: no completion is as long.
+_MOST = 64 << 20
 
-class _Response(httpx.SyncByteStream):
-    """A response's body: given up when late, and its connection put back when it is closed."""
 
-    def __init__(
-        self, stream: httpx.SyncByteStream, at: float, request: httpx.Request, line: httpx.HTTPTransport, owner: Lines
-    ) -> None:
-        self._stream, self._at, self._request, self._line, self._owner = stream, at, request, line, owner
+def http_client(url: str, seconds: float) -> httpx.Client:
+    """A client for the server at ``url`` whose responses take at most ``seconds``.
 
-    def __iter__(self) -> Iterator[bytes]:
-        for chunk in self._stream:
-            if time.monotonic() > self._at:
-                raise httpx.ReadTimeout("the response goes on for too long", request=self._request)
-            yield chunk
-
-    def close(self) -> None:
-        self._stream.close()
-        self._owner.put_back(self._line)
+    Where the environment names a proxy for it (``HTTPS_PROXY`` and the like), httpx's own transport goes through that;
+    ``seconds`` is then the longest silence.
+    """
+    parts = urlsplit(url)
+    proxied = urllib.request.getproxies().keys() & {parts.scheme, "all"}
+    if proxied and not urllib.request.proxy_bypass(parts.hostname or ""):
+        return httpx.Client(timeout=seconds, follow_redirects=True, limits=httpx.Limits(max_keepalive_connections=256))
+    return httpx.Client(transport=Lines(seconds), timeout=seconds, follow_redirects=True)
 
 
 class Lines(httpx.BaseTransport):
-    """As many connections as there are callers, each kept for the next; a response takes at most ``seconds``."""
+    """As many connections as there are callers, each kept for the next; an exchange takes at most ``seconds``."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        self._free: deque[httpx.HTTPTransport] = deque()
+        self._free: dict[tuple[str, str, int | None], deque[_Line]] = {}
         self._tls = httpx.create_ssl_context()
         self._closed = False
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """Send ``request`` on a free connection."""
-        at = time.monotonic() + self._seconds
+        """Send ``request`` on a free connection, and read the whole response."""
+        origin = (request.url.scheme, request.url.host, request.url.port)
+        free = self._free.setdefault(origin, deque())
+        line = self._idle(free) or _Line(request.url, self._tls)
         try:
-            line = self._free.pop()
-        except IndexError:
-            line = httpx.HTTPTransport(verify=self._tls, limits=httpx.Limits(max_connections=1))
-        try:
-            response = line.handle_request(request)
-        except BaseException:
+            response, reusable = line.exchange(request, time.monotonic() + self._seconds)
+        except BaseException as error:
             line.close()
+            if isinstance(error, TimeoutError):
+                raise httpx.ReadTimeout(f"no response within {self._seconds} seconds", request=request) from error
+            if isinstance(error, OSError):
+                raise httpx.NetworkError(str(error) or type(error).__name__, request=request) from error
+            if isinstance(error, http.client.HTTPException):
+                raise httpx.RemoteProtocolError(repr(error), request=request) from error
             raise
-        assert isinstance(response.stream, httpx.SyncByteStream)
-        response.stream = _Response(response.stream, at, request, line, self)
+        if reusable and not self._closed:
+            free.append(line)
+        else:
+            line.close()
         return response
 
-    def put_back(self, line: httpx.HTTPTransport) -> None:
-        """Keep a connection for the next request."""
-        if self._closed:
-            line.close()
-        else:
-            self._free.append(line)
+    @staticmethod
+    def _idle(free: deque[_Line]) -> _Line | None:
+        with contextlib.suppress(IndexError):
+            while True:
+                line = free.pop()
+                if not line.broken():
+                    return line
+                line.close()
+        return None
 
     def close(self) -> None:
         """Close the connections that nobody uses; the others are closed after their response."""
         self._closed = True
-        while self._free:
-            self._free.pop().close()
+        for free in self._free.values():
+            while free:
+                free.pop().close()
+
+
+class _Line:
+    """One connection, opened at its first exchange."""
+
+    def __init__(self, url: httpx.URL, tls: ssl.SSLContext) -> None:
+        self._connection = (
+            http.client.HTTPSConnection(url.host, url.port, context=tls)
+            if url.scheme == "https"
+            else http.client.HTTPConnection(url.host, url.port)
+        )
+        self._at = 0.0
+
+    def broken(self) -> bool:
+        """Whether the server has closed an idle connection, or said something unasked on it."""
+        poll = select.poll()
+        poll.register(self._connection.sock, select.POLLIN)
+        return bool(poll.poll(0))
+
+    def exchange(self, request: httpx.Request, at: float) -> tuple[httpx.Response, bool]:
+        """The response, and whether the connection can be used again. Over by ``at``, a moment of `time.monotonic`."""
+        self._at = at
+        if self._connection.sock is None:
+            self._connection.timeout = self._left()
+            self._connection.connect()
+        sock: socket.socket = self._connection.sock
+        sock.settimeout(self._left())
+        sock.sendall(_wire(request))
+        reader = http.client.HTTPResponse(self, method=request.method)  # type: ignore[arg-type] # it asks for `makefile`
+        with reader:
+            reader.begin()
+            body = reader.read(_MOST)
+            if reader.length or len(body) == _MOST:  # `read` with a size does not tell what is missing
+                raise http.client.IncompleteRead(body[:100], reader.length)
+            headers = [(k.encode("latin-1"), v.encode("latin-1")) for k, v in reader.headers.items()]
+            response = httpx.Response(reader.status, headers=headers, stream=httpx.ByteStream(body), request=request)
+            return response, not reader.will_close
+
+    def makefile(self, _: str) -> io.BufferedReader:
+        """The bytes that arrive in time."""
+        return io.BufferedReader(_Arriving(self))
+
+    def receive_into(self, buffer: memoryview) -> int:
+        """Wait for bytes until the time of the exchange is over."""
+        sock: socket.socket = self._connection.sock
+        sock.settimeout(self._left())
+        return sock.recv_into(buffer)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+    def _left(self) -> float:
+        left = self._at - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        return left
+
+
+class _Arriving(io.RawIOBase):
+    def __init__(self, line: _Line) -> None:
+        self._line = line
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override] # BufferedReader hands in memory views
+        return self._line.receive_into(buffer)
+
+
+def _wire(request: httpx.Request) -> bytes:
+    """The bytes of a request. Raises `httpx.LocalProtocolError` for a header that would end too early."""
+    lines = [b"%s %s HTTP/1.1" % (request.method.encode(), request.url.raw_path)]
+    lines += [b"%s: %s" % header for header in request.headers.raw]
+    if any(b"\n" in line or b"\r" in line for line in lines):
+        raise httpx.LocalProtocolError("a header has a line break in it", request=request)
+    return b"\r\n".join([*lines, b"", request.read()])
