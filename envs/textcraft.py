@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, SupportsFloat
 
@@ -32,8 +32,10 @@ class TextCraftEnv(gymnasium.Env[str, str]):
 
     A seed crafts the goal number ``seed`` (in alphabetical order) and shuffles the recipes; the recipes that are shown
     hold those that are needed and ten that are not. Actions: ``get 2 oak log``, ``craft 4 oak planks using 1 oak log``,
-    ``inventory``. Success: the goal item is crafted. Options of ``reset``: ``goal`` (an item, ``"oak sign"``) and
-    ``gold``.
+    ``inventory``. Success: the goal item is crafted. Options of ``reset``: ``goal`` (an item, ``"oak sign"``), ``gold``
+    and ``admissible``: whether actions are listed, as the package does not. Those are to get each ingredient of a shown
+    recipe that is not crafted, in the numbers in which the recipes take it, and to craft by each shown recipe for which
+    the inventory has everything. Others stay possible.
     """
 
     metadata = {"render_modes": []}  # noqa: RUF012  Gymnasium declares it so
@@ -45,21 +47,25 @@ class TextCraftEnv(gymnasium.Env[str, str]):
             raise InvalidValue(f"no goal is between {min_depth} and {max_depth} layers deep")
         self.observation_space, self.action_space = text_space(), text_space(500)
         self._world: Any = self._book.world()
+        self._shown: tuple[Any, ...] | None = None  # the recipes whose actions are listed
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
         super().reset(seed=seed)
-        chosen = read_options(options, {"goal": None, "gold": False})
+        chosen = read_options(options, {"goal": None, "gold": False, "admissible": False})
         goal = by_seed(self._goals, seed, self.np_random) if chosen["goal"] is None else _id(str(chosen["goal"]))
         if goal not in self._book.depths:
             raise UnknownName.among("item to craft", _words(goal), map(_words, self._book.depths))
         self._world.inventory, self._world.goal = {}, goal
         needed, others = self._book.recipes(goal)
         extra = self.np_random.permutation(len(others))[:_DISTRACTORS]
-        lines = needed + [others[int(i)] for i in extra]
-        shown = "\n".join(lines[int(i)] for i in self.np_random.permutation(len(lines)))
+        recipes = needed + [others[int(i)] for i in extra]
+        recipes = [recipes[int(i)] for i in self.np_random.permutation(len(recipes))]
+        shown = "\n".join(recipe.recipe_str for recipe in recipes)
+        self._shown = tuple(recipes) if chosen["admissible"] else None
         info: dict[str, Any] = {"goal": f"Craft {_words(goal)}."}
         if chosen["gold"]:
             info["gold"] = self._book.plan(goal)
+        info |= self._listed()
         actions = "Actions: get <count> <item>; craft <count> <item> using <count> <item>, …; inventory"
         return clean(f"Crafting commands:\n{shown}\n\n{actions}\nGoal: craft {_words(goal)}."), info
 
@@ -69,7 +75,12 @@ class TextCraftEnv(gymnasium.Env[str, str]):
         info: dict[str, Any] = {"success": terminated, "score": float(terminated)}
         if text.startswith(_REFUSALS):
             info["feedback"] = text
-        return text, float(reward), terminated, False, info
+        return text, float(reward), terminated, False, info | self._listed()
+
+    def _listed(self) -> dict[str, list[str]]:
+        if self._shown is None:
+            return {}
+        return {"admissible_actions": self._book.actions(self._shown, self._world.inventory)}
 
 
 class _RecipeBook:
@@ -99,29 +110,50 @@ class _RecipeBook:
         made.crafting_tree, made.inventory, made.goal = self._tree, {}, ""
         return made
 
-    def recipes(self, goal: str) -> tuple[list[str], list[str]]:
-        """The recipes below ``goal``, and others that use the same ingredients; each sorted.
+    def recipes(self, goal: str) -> tuple[list[Any], list[Any]]:
+        """The recipes below ``goal``, and others that use the same ingredients; each sorted, each text once.
 
         The package's own function for it adds to the recipes that it walks, so that later episodes are others.
         """
-        needed: dict[str, None] = {}
+        needed: dict[str, Any] = {}
         ingredients: set[str] = set()
         frontier, seen = [goal], {goal}
         while frontier:
             for recipe in self._of(frontier.pop()):
-                needed[recipe.recipe_str] = None
+                needed[recipe.recipe_str] = recipe
                 for part in recipe.input_items:
                     ingredients.add(part.item_tag.name)
                     if part.item_tag.name not in seen:
                         seen.add(part.item_tag.name)
                         frontier.append(part.item_tag.name)
         others = {
-            recipe.recipe_str
+            recipe.recipe_str: recipe
             for recipes in self._tree.itemid_recipes.values()
             for recipe in recipes
-            if any(part.item_tag.name in ingredients for part in recipe.input_items)
+            if recipe.recipe_str not in needed and any(part.item_tag.name in ingredients for part in recipe.input_items)
         }
-        return sorted(needed), sorted(others - set(needed))
+        return [needed[text] for text in sorted(needed)], [others[text] for text in sorted(others)]
+
+    def actions(self, recipes: Sequence[Any], inventory: Mapping[str, int]) -> list[str]:
+        """What can be done by ``recipes``, sorted: see `TextCraftEnv`."""
+        listed = {"inventory"}
+        for recipe in recipes:
+            parts = [(self._held(part, inventory), part.count) for part in recipe.input_items]
+            for part in recipe.input_items:
+                item = part.item_tag.item_id
+                if item and not self._tree.is_craftable(item) and not self._tree.is_tag(item):
+                    listed.add(f"get {part.count} {_words(item)}")
+            if all(item for item, _ in parts):
+                using = ", ".join(f"{count} {_words(item)}" for item, count in parts)
+                made = recipe.output_item
+                listed.add(f"craft {made.count} {_words(made.item_tag.item_id)} using {using}")
+        return sorted(listed)
+
+    def _held(self, part: Any, inventory: Mapping[str, int]) -> str:
+        """An item in the inventory that does for this ingredient, the first by name; empty where there is none."""
+        tag = part.item_tag
+        fits = {tag.item_id} if tag.item_id else set(self._tree.get_items_with_tags(tag.tag))
+        return min((item for item, count in inventory.items() if item in fits and count >= part.count), default="")
 
     def plan(self, goal: str) -> list[str]:
         """Actions that craft ``goal``: backwards from it, by the recipes that take the fewest actions. An empty list

@@ -3,14 +3,18 @@
     python examples/ablation.py [--quick] [--model MODEL] [--worlds textworld,textcraft,babyai] [--out FOLDER]
 
 The default model is the embedded one of 135 million parameters, which chooses among the admissible actions by
-likelihood. Any other is asked to write (ReAct), for example ``--model openai/gpt-5-mini``. For each world the table,
-the plot and the rows as JSON are written to FOLDER (default: runs/ablation).
+likelihood. One that does not score is asked to write (ReAct), for example ``--model openai/gpt-5-mini``.
+
+For each world the table, the plot, the rows as JSON, the run log and the memories are kept in a folder of FOLDER
+(default: runs/ablation), named after the model and the sizes. Killed and started again with the same options, it goes
+on where it was.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 import time
 from dataclasses import dataclass
@@ -27,6 +31,10 @@ from agentkit.policy.generate import ReAct
 from agentkit.types import Episode, Options, Task
 
 WORLDS = ("textworld", "textcraft", "babyai")
+GAMES = (("coin_collector", 3), ("treasure_hunter", 3), ("coin_collector", 104), ("treasure_hunter", 7))
+LEVELS = ("BabyAI-GoToObjS4-v0", "BabyAI-GoToLocalS5N2-v0", "BabyAI-GoToLocalS6N3-v0", "BabyAI-GoToRedBallGrey-v0")
+# By turns one that is got and crafted, and one that needs something crafted or two things got.
+ITEMS = ("stone slab", "birch slab", "composter", "end rod", "hay block", "scaffolding", "chain", "stonecutter")
 
 
 @dataclass(frozen=True)
@@ -47,35 +55,32 @@ def tasks(world: str, count: int, seed: int) -> list[Task]:
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(WORLDS.index(world),)))
     seeds = [int(s) for s in rng.integers(2**31, size=count)]
     if world == "textworld":
-        kinds = [("coin_collector", 3), ("treasure_hunter", 3), ("coin_collector", 104), ("treasure_hunter", 7)]
-        chosen = [(kinds[i % len(kinds)], s) for i, s in enumerate(seeds)]
+        games = [(*GAMES[i % len(GAMES)], s) for i, s in enumerate(seeds)]
         return [
             Task("agentkit/TextWorld-v0", seed=s, options=Options({"kind": k, "level": n}), name=f"{k} {n} #{s}")
-            for (k, n), s in chosen
+            for k, n, s in games
         ]
-    if world == "babyai":
-        levels = ("BabyAI-GoToObj-v0", "BabyAI-GoToRedBallGrey-v0", "BabyAI-PickupLoc-v0")
-        chosen_levels = [levels[i % len(levels)] for i in range(count)]
-        return [
-            Task("agentkit/BabyAI-v0", seed=s, options=Options({"level": level}), name=f"{level} #{s}")
-            for level, s in zip(chosen_levels, seeds, strict=True)
-        ]
-    return [Task("agentkit/TextCraft-v0", seed=s, name=f"textcraft #{s}") for s in seeds]
+    env_id, key, named = (
+        ("agentkit/BabyAI-v0", "level", LEVELS) if world == "babyai" else ("agentkit/TextCraft-v0", "goal", ITEMS)
+    )
+    listed = {} if world == "babyai" else {"admissible": True}
+    return [
+        Task(env_id, seed=s, options=Options({key: (name := named[i % len(named)]), **listed}), name=f"{name} #{s}")
+        for i, s in enumerate(seeds)
+    ]
 
 
-def policy_for(llm: LLM, world: str, wanted: str) -> Policy:
-    """Choose by likelihood where the model scores and the world lists its actions (TextCraft does not); else write."""
-    if wanted == "choose" or (wanted == "auto" and isinstance(llm, ScoringLLM) and world != "textcraft"):
+def policy_for(llm: LLM, wanted: str) -> Policy:
+    """Choose by likelihood where the model scores; else write (ReAct)."""
+    if wanted == "choose" or (wanted == "auto" and isinstance(llm, ScoringLLM)):
         return Choose()
-    recipes = "Actions: 'get 2 oak log' for what needs no crafting, 'craft 4 oak planks using 1 oak log', 'inventory'."
-    instructions = recipes if world == "textcraft" else ""
     if isinstance(llm, ScoringLLM):  # a small local model: short prompts and answers
-        return ReAct(instructions=instructions, history=10, observation_chars=800, memory_tokens=600, max_tokens=64)
-    return ReAct(instructions=instructions, max_tokens=1024)
+        return ReAct(history=10, observation_chars=800, memory_tokens=600, max_tokens=64)
+    return ReAct(max_tokens=1024)
 
 
-def play(world: str, llm: LLM, size: Size, arguments: argparse.Namespace) -> Ablation:
-    """The ablation in one world."""
+def play(world: str, llm: LLM, size: Size, folder: Path, arguments: argparse.Namespace) -> Ablation:
+    """The ablation in one world, kept in ``folder``."""
     arms = [arm for arm in arguments.arms.split(",") if arm]
     total = (len({"none", *arms})) * size.lifetimes * size.trials * size.tasks
     count = 0
@@ -89,7 +94,7 @@ def play(world: str, llm: LLM, size: Size, arguments: argparse.Namespace) -> Abl
             )
 
     result = ablate(
-        policy_for(llm, world, arguments.policy),
+        policy_for(llm, arguments.policy),
         tasks(world, size.tasks, arguments.seed),
         llm=llm,
         arms=arms,
@@ -99,6 +104,7 @@ def play(world: str, llm: LLM, size: Size, arguments: argparse.Namespace) -> Abl
         workers=arguments.workers,
         max_steps=size.max_steps,
         tokens=arguments.tokens,
+        folder=folder,
         progress=progress,
     )
     print(file=sys.stderr)
@@ -108,10 +114,10 @@ def play(world: str, llm: LLM, size: Size, arguments: argparse.Namespace) -> Abl
 def main() -> int:
     """Run and write what came of it. Returns 0, or 2 when no world could be played."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="a small one: the first world, two tasks, two lifetimes")
+    parser.add_argument("--quick", action="store_true", help="a small one: two tasks, two lifetimes, two trials")
     parser.add_argument("--model", default="local/smollm2-135m")
     parser.add_argument("--policy", choices=("auto", "choose", "react"), default="auto")
-    parser.add_argument("--worlds", default="", help=f"of {', '.join(WORLDS)} (default: all; with --quick the first)")
+    parser.add_argument("--worlds", default="", help=f"of {', '.join(WORLDS)} (default: all)")
     parser.add_argument("--arms", default=",".join(ARMS))
     parser.add_argument("--tasks", type=int)
     parser.add_argument("--lifetimes", type=int)
@@ -129,28 +135,35 @@ def main() -> int:
         arguments.trials or base.trials,
         arguments.steps or base.max_steps,
     )
-    worlds = arguments.worlds.split(",") if arguments.worlds else WORLDS[:1] if arguments.quick else WORLDS
-    llm = get_llm(arguments.model)
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    played = 0
+    worlds = [world for world in arguments.worlds.split(",") if world] or WORLDS
     for world in worlds:
         if world not in WORLDS:
             parser.error(f"there is no world {world!r}; there are {', '.join(WORLDS)}")
+    llm = get_llm(arguments.model)
+    played = 0
+    for world in worlds:
+        folder = arguments.out / folder_name(world, llm.name, size, arguments)
         started = time.monotonic()
         try:
-            result = play(world, llm, size, arguments)
+            result = play(world, llm, size, folder, arguments)
         except MissingExtra as error:
             print(f"{world} is left out: {error}", file=sys.stderr)
             continue
         played += 1
-        title = f"{llm.name} on {world}: {size.tasks} tasks, {size.lifetimes} lifetimes, {size.trials} trials"
-        seconds = time.monotonic() - started
-        print(f"\n### {title}\n\n{result}\n\n({seconds:.0f} s)")
-        (arguments.out / f"{world}.md").write_text(f"### {title}\n\n{result}\n")
-        (arguments.out / f"{world}.json").write_text(json.dumps({"title": title, "rows": result.rows()}, indent=1))
-        result.plot(arguments.out / f"{world}.png", title=title)
-    print(f"Written to {arguments.out}.")
+        sizes = f"{size.tasks} tasks, {size.lifetimes} lifetimes, {size.trials} trials of {size.max_steps} steps"
+        title = f"{llm.name} on {world}: {sizes}, seed {arguments.seed}"
+        print(f"\n### {title}\n\n{result}\n\n({time.monotonic() - started:.0f} s; kept in {folder})", flush=True)
+        (folder / "table.md").write_text(f"### {title}\n\n{result}\n")
+        (folder / "rows.json").write_text(json.dumps({"title": title, "rows": result.rows()}, indent=1))
+        result.plot(folder / "curves.png", title=title)
     return 0 if played else 2
+
+
+def folder_name(world: str, model: str, size: Size, arguments: argparse.Namespace) -> str:
+    """What tells ablations apart that must not share a folder."""
+    sizes = f"{size.tasks}x{size.lifetimes}x{size.trials}x{size.max_steps}"
+    parts = [world, re.sub(r"[^\w.-]+", "-", model), arguments.policy, sizes, f"seed{arguments.seed}"]
+    return "-".join(parts if arguments.tokens is None else [*parts, f"{arguments.tokens}tokens"])
 
 
 if __name__ == "__main__":

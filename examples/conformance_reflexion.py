@@ -7,10 +7,12 @@ Every file below FOLDER is read by what is in it:
 - transcripts of question answering (HotpotQA): a replay model answers with the logged thoughts, actions and
   reflections, a question world answers with the logged observations and judges the answers itself, and a Reflexion
   agent (a ReAct agent where the log has no reflections) plays all questions in all trials with `agentkit.run`;
+- transcripts of trials in worlds (WebShop, ALFWorld): the same, step by step; in a shop success is judged by the score
+  that buying gave;
 - programs (JSONL of HumanEval's or MBPP's shape): the logged programs are the model's answers, and the code world
-  judges them, each in processes of its own;
-- flags (ALFWorld, WebShop): the tasks solved after each trial, and whether the flags agree with each other and with the
-  text logs beside them;
+  judges them, each in processes of its own; those in other languages, or without tests, are counted;
+- flags (ALFWorld, WebShop), statuses and counts: the tasks solved after each trial, and whether they agree with each
+  other and with the transcripts beside them;
 - anything else is named, with the reason why it was not read.
 
 The last lines say whether every reproduced figure is the logged one; differences are listed task by task.
@@ -21,11 +23,16 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from agentkit.bench.published import FlagLog, ProgramLog, QuestionLog, TextTrial, read
-from agentkit.bench.replayed import replay_programs, replay_questions
+from agentkit.bench.published import CountLog, Log, read
+from agentkit.bench.published_programs import ProgramLog
+from agentkit.bench.published_questions import QuestionLog
+from agentkit.bench.published_worlds import FlagLog, TextTrial
+from agentkit.bench.replayed import replay_attempts, replay_programs
 
 
 @dataclass
@@ -73,45 +80,65 @@ def main() -> int:
 def conform(logs: Path, *, workers: int = 2) -> list[Report]:
     """A report on every log below ``logs``."""
     found = read(logs)
-    texts = [log for log in found if isinstance(log, TextTrial)]
-    reports = []
+    reports: dict[Path, Report] = {}
+    flags = []
     for log in found:
         if isinstance(log, QuestionLog):
-            reports.append(_questions(log, logs, workers))
+            reports[log.path] = _attempts(log, logs, workers)
         elif isinstance(log, ProgramLog):
-            reports.append(_programs(log, logs, workers))
+            reports[log.path] = _programs(log, logs, workers)
         elif isinstance(log, FlagLog):
-            reports.append(_flags(log, texts))
+            flags.append(_flags(log, found))
         elif isinstance(log, TextTrial):
-            reports.append(_text(log, logs))
-        else:
-            reports.append(Report(_name(log.path, logs), "not read", notes=[log.reason]))
-    return reports
+            reports[log.path] = _text(log, logs)
+        elif not isinstance(log, CountLog):
+            reports[log.path] = Report(_name(log.path, logs), "not read", notes=[log.reason])
+    for log in found:  # after the transcripts that they count
+        if isinstance(log, CountLog):
+            reports[log.path] = _counts(log, logs, reports)
+    return [*reports.values(), *flags]
 
 
-def _questions(log: QuestionLog, logs: Path, workers: int) -> Report:
-    played = replay_questions(log, workers=workers)
-    report = Report(_name(log.path, logs), "questions", len(log.questions), log.logged, played.solved)
-    report.disagreements = played.disagreements
-    report.notes = [*played.notes, *log.problems]
+def _attempts(log: QuestionLog, logs: Path, workers: int) -> Report:
+    attempts = [a for trial in log.trials for a in trial.attempts]
+    kind = "transcripts" if any(a.world in ("shop", "world") for a in attempts) else "questions"
+    report = Report(_name(log.path, logs), kind, len(log.questions), log.logged)
+    report.notes = list(log.problems)
+    if not any(a.turns for a in attempts):
+        report.notes.append("it holds no transcript: nothing can be played")
+        return report
+    played = replay_attempts(log, workers=workers)
+    report.reproduced, report.disagreements = played.solved, played.disagreements
+    report.notes = [*played.notes, *report.notes]
+    return report
+
+
+def _counts(log: CountLog, logs: Path, reports: dict[Path, Report]) -> Report:
+    """Counts by trial, held against the transcripts beside them whose name they begin with."""
+    report = Report(_name(log.path, logs), "counts", max(sum(c.values()) for c in log.counts.values()), log.logged)
+    report.notes = list(log.problems)
+    stem = log.path.stem.partition("_results")[0]
+    for path, other in reports.items():
+        if path.parent == log.path.parent and path.stem.startswith(stem) and other.kind == "questions":
+            same = other.logged == log.logged
+            report.notes.append(f"{other.file} {'says the same' if same else f'counts {other.logged}'}")
     return report
 
 
 def _programs(log: ProgramLog, logs: Path, workers: int) -> Report:
     report = Report(_name(log.path, logs), "programs", len(log.rows), [sum(row.solved for row in log.rows)])
     report.notes = list(log.problems)
-    foreign = sorted({row.language for row in log.rows if row.task is None})
-    if foreign:
-        count = sum(row.task is None for row in log.rows)
-        report.notes.append(f"{count} programs are in {', '.join(foreign)}, which is not run here")
-    if len(log.rows) > sum(row.task is None for row in log.rows):
+    for reason, count in Counter(row.unjudged for row in log.rows if row.task is None).items():
+        solved = sum(row.solved for row in log.rows if row.unjudged == reason)
+        report.notes.append(f"{count} programs are {reason}; {solved} of them are logged as solved")
+    if any(row.task is not None for row in log.rows):
         solved, disagreements = replay_programs(log, workers=workers)
         report.reproduced, report.disagreements = [solved], disagreements
         report.logged = [sum(row.solved for row in log.rows if row.task is not None)]
     return report
 
 
-def _flags(log: FlagLog, texts: list[TextTrial]) -> Report:
+def _flags(log: FlagLog, found: list[Log]) -> Report:
     """The curve from the flags: who is solved in a trial, or was in one before (solved tasks are not tried again)."""
     report = Report(log.name, "flags", len({env for trial in log.trials for env in trial.solved}), log.logged)
     ever: set[str] = set()
@@ -119,17 +146,26 @@ def _flags(log: FlagLog, texts: list[TextTrial]) -> Report:
     for trial in log.trials:
         ever |= {env for env, solved in trial.solved.items() if solved}
         report.reproduced.append(len(ever))
-        for text in texts:
-            if text.path.parent != trial.path.parent:
-                continue
-            said = {key.partition("/")[2]: s for key, s in text.status.items() if key.startswith(f"{trial.number}/")}
+        for path, status in _statuses(found, trial.path.parent, trial.number):
             report.disagreements += [
-                f"{env}, trial {trial.number}: the flag says {trial.solved[env]}, {text.path.name} says {solved}"
-                for env, solved in said.items()
+                f"{env}, trial {trial.number}: the flag says {trial.solved[env]}, {path.name} says {solved}"
+                for env, solved in status.items()
                 if env in trial.solved and trial.solved[env] != solved
             ]
     report.disagreements += log.problems
     return report
+
+
+def _statuses(found: list[Log], folder: Path, number: int) -> Iterator[tuple[Path, dict[str, bool]]]:
+    """What the text logs in a folder say of the environments in one trial."""
+    for log in found:
+        if isinstance(log, TextTrial) and log.path.parent == folder:
+            said = {key.partition("/"): solved for key, solved in log.status.items()}
+            yield log.path, {env: solved for (trial, _, env), solved in said.items() if trial == str(number)}
+        elif isinstance(log, QuestionLog) and log.path.parent == folder:
+            for trial in log.trials:
+                if trial.number == number:
+                    yield log.path, {a.question: a.label == "correct" for a in trial.attempts}
 
 
 def _text(log: TextTrial, logs: Path) -> Report:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, fields
 from itertools import cycle
 from pathlib import Path
@@ -185,45 +186,53 @@ def ablate(
     critic: Critic | None = None,
     embedder: Embedder | None = None,
     tokens: int | None = None,
-    log: RunLog | str | Path | None = None,
+    folder: str | Path | None = None,
     progress: Callable[[str, int, Episode], None] | None = None,
 ) -> Ablation:
     """Play ``tasks`` with each arm (see `ARMS`) for ``seeds`` paired lifetimes of ``trials`` trials each.
 
     ``policy`` is the one thing that all arms share; `Choose` becomes `ChooseShown`, so that episodes and ways can be
     shown to it. ``tokens`` is the budget of each arm, the same for all: what an arm spends on reflecting it cannot
-    spend on acting. The ``control`` is played too where it is not among the ``arms``. Raises `UnknownName` for an arm
-    that there is not.
+    spend on acting. The ``control`` is played too where it is not among the ``arms``.
+
+    The run log and the memories are kept in ``folder``; killed and called again with the same arguments, the ablation
+    goes on where it was, and arms that were not asked for before are added. Without ``folder`` nothing is kept.
+
+    Raises `UnknownName` for an arm that there is not, and `RunLogError` when the folder holds an ablation of other
+    arguments.
     """
     chosen = tuple(dict.fromkeys([control, *arms]))
     for arm in chosen:
         if arm not in ARMS:
             raise UnknownName.among("arm", arm, ARMS)
     made = _shown(policy)
-
-    def maker(arm: str) -> Callable[[int], Agent]:
-        def make(_lifetime: int) -> Agent:
-            memory = None if arm == "none" else Memory(embedder=embedder)
-            return agent(arm, made, llm, memory, critic)
-
-        return make
-
+    kept = None if folder is None else Path(folder)
     runs = {}
-    opened = log if isinstance(log, RunLog) else RunLog(log if log is not None else ":memory:")
-    for arm in chosen:  # one at a time, since each has a budget of its own
-        played = compare(
-            {arm: maker(arm)},
-            tasks,
-            lifetimes=seeds,
-            trials=trials,
-            seed=seed,
-            workers=workers,
-            max_steps=max_steps,
-            log=opened,
-            budget=None if tokens is None else Ledger(tokens=tokens),
-            progress=progress,
-        )
-        runs[arm] = played.runs[arm]
+    with ExitStack() as stack:
+        log = stack.enter_context(RunLog(":memory:" if kept is None else kept / "run.db"))
+        for arm in chosen:  # one at a time, since each has a budget of its own
+            memories = stack.enter_context(ExitStack())
+
+            def make(lifetime: int, arm: str = arm, memories: ExitStack = memories) -> Agent:
+                memories.close()  # of the lifetime before
+                if arm == "none":
+                    return agent(arm, made, llm, None, critic)
+                file = ":memory:" if kept is None else kept / f"{arm}-{lifetime}.db"
+                return agent(arm, made, llm, memories.enter_context(Memory(file, embedder=embedder)), critic)
+
+            played = compare(
+                {arm: make},
+                tasks,
+                lifetimes=seeds,
+                trials=trials,
+                seed=seed,
+                workers=workers,
+                max_steps=max_steps,
+                log=log,
+                budget=None if tokens is None else Ledger(tokens=tokens),
+                progress=progress,
+            )
+            runs[arm] = played.runs[arm]
     return Ablation(Comparison(runs, tuple(tasks)), chosen, control)
 
 

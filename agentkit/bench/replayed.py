@@ -1,13 +1,12 @@
-"""Plays published logs through `agentkit.run`: a replay model, a question world, and the code world.
+"""Plays published logs through `agentkit.run`: a replay model, a logged world, and the code world.
 
 Neither the model nor the world knows the trial. Each keeps, for every situation, the queue of what the log answered
-there, in the order of the trials: a question is attempted once a round, so the first of the queue is this trial's.
+there, in the order of the trials: a task is attempted once a round, so the first of the queue is this trial's.
 """
 
 from __future__ import annotations
 
 import ast
-import re
 import threading
 from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
@@ -20,11 +19,11 @@ import gymnasium
 from agentkit import parsing
 from agentkit.agents.react import react
 from agentkit.agents.reflexion import reflexion
-from agentkit.bench.published import Attempt, ProgramLog, QuestionLog, Written
+from agentkit.bench.published_programs import ProgramLog, Written
+from agentkit.bench.published_questions import Attempt, QuestionLog
 from agentkit.dialogue import transcript
 from agentkit.envs import text_space
 from agentkit.envs.code import CodeEnv
-from agentkit.envs.questions import normalized
 from agentkit.envs.sandbox import Sandbox
 from agentkit.errors import ModelError
 from agentkit.llm.scripted import ScriptedLLM
@@ -35,7 +34,6 @@ from agentkit.reflection.verbal import VerbalReflector
 from agentkit.runner import Run, run
 from agentkit.types import Action, Episode, Options, Request, Step, Task
 
-_ANSWER = re.compile(r"^Finish\[(.*)\]$", re.IGNORECASE | re.DOTALL)
 _LONG = 100_000  # tokens: nothing of a log is cut
 
 
@@ -79,23 +77,13 @@ def plan(log: QuestionLog) -> list[dict[str, Planned]]:
                 row[name] = Planned(solved[name], "carried", "correct")
             else:
                 row[name] = Planned(None, "counted" if attempt is not None else "absent", label)
-            if attempt is not None and attempt.turns and right(attempt.turns[-1].action, attempt.key):
+            if attempt is not None and attempt.succeeded:
                 solved[name] = attempt
     return plans
 
 
-def right(action: str, key: str) -> bool:
-    """Whether the action gives the key as its answer, both in HotpotQA's normal form."""
-    answer = _ANSWER.match(action.strip())
-    return answer is not None and normalized(answer[1]) == normalized(key)
-
-
-class QuestionWorld(gymnasium.Env[str, str]):
-    """Answers searches with what the log answered, and judges the answer itself.
-
-    ``observations`` maps (question, all actions so far) to the queue of logged observations, each with whether the
-    attempt was cut off there.
-    """
+class LoggedWorld(gymnasium.Env[str, str]):
+    """Answers actions with what the log answered, and judges the attempt itself: see `Attempt.judged`."""
 
     metadata = {"render_modes": []}  # noqa: RUF012  Gymnasium declares it so
 
@@ -113,24 +101,24 @@ class QuestionWorld(gymnasium.Env[str, str]):
 
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
         self._done = (*self._done, action)
-        logged, last = self._book.observation(self._name, self._done)
-        if _ANSWER.match(action.strip()):
-            success = right(action, self._book.keys[self._name])
-            return (
-                f"Answer is {'CORRECT' if success else 'INCORRECT'}",
-                float(success),
-                True,
-                False,
-                {"success": success},
-            )
-        return logged, 0.0, False, last, {"success": False}
+        attempt, observation, last = self._book.observation(self._name, self._done)
+        judged = attempt.judged(action, observation, last=last)
+        if judged is None:
+            return observation, 0.0, False, last, {"success": False}
+        return answered(attempt, observation, judged), float(judged), True, False, {"success": judged}
+
+
+def answered(attempt: Attempt, observation: str, judged: bool | None) -> str:
+    """What the world says to a turn: to the answer to a question its own judgement, else what the log holds."""
+    if attempt.world == "questions" and judged is not None:
+        return f"Answer is {'CORRECT' if judged else 'INCORRECT'}"
+    return observation
 
 
 class Book:
     """A log of questions as what its model said and its world answered, situation by situation."""
 
     def __init__(self, plans: Sequence[dict[str, Planned]]) -> None:
-        self.keys: dict[str, str] = {}
         self.context: dict[str, str] = defaultdict(str)
         self._lock = threading.Lock()
         for row in plans:
@@ -138,7 +126,7 @@ class Book:
                 if planned.attempt is not None and planned.attempt.context:
                     self.context[name] = planned.attempt.context
         self._said: dict[str, deque[str | None]] = defaultdict(deque)
-        self._seen: dict[tuple[str, tuple[str, ...]], deque[tuple[str, bool]]] = defaultdict(deque)
+        self._seen: dict[tuple[str, tuple[str, ...]], deque[tuple[Attempt, str, bool]]] = defaultdict(deque)
         self._reflected: dict[str, deque[str]] = defaultdict(deque)
         for number, row in enumerate(plans):
             for name, planned in row.items():
@@ -147,8 +135,8 @@ class Book:
                 else:  # this trial's place in the queue is kept, and there is nothing in it
                     self._said[self._situation(name, [])].append(None)
 
-    def observation(self, name: str, actions: tuple[str, ...]) -> tuple[str, bool]:
-        """What the world answered, and whether the attempt ended there."""
+    def observation(self, name: str, actions: tuple[str, ...]) -> tuple[Attempt, str, bool]:
+        """The attempt that did these actions, what the log's world answered to the last, and whether it ended there."""
         with self._lock:
             return self._seen[name, actions].popleft()
 
@@ -167,17 +155,15 @@ class Book:
             return said
 
     def _enter(self, name: str, attempt: Attempt, reflection: str) -> None:
-        self.keys[name] = attempt.key
         steps: list[Step] = []
         for number, turn in enumerate(attempt.turns, start=1):
             said = f" {turn.thought}\nAction {number}: {turn.action}"
             self._said[self._situation(name, steps)].append(said)
             action = _as_read(said)
             actions = (*(s.action.text for s in steps), action.text)
-            self._seen[name, actions].append((turn.observation, number == len(attempt.turns)))
-            shown = turn.observation
-            if _ANSWER.match(action.text):
-                shown = f"Answer is {'CORRECT' if right(action.text, attempt.key) else 'INCORRECT'}"
+            last = number == len(attempt.turns)
+            self._seen[name, actions].append((attempt, turn.observation, last))
+            shown = answered(attempt, turn.observation, attempt.judged(action.text, turn.observation, last=last))
             steps.append(Step("", action, 0.0, shown))
         self._reflected[self._situation(name, steps)].append(reflection)
 
@@ -208,20 +194,22 @@ def _next_reflection(plans: Sequence[dict[str, Planned]], number: int, name: str
     return ""
 
 
-def replay_questions(log: QuestionLog, *, workers: int = 1) -> Played:
-    """Play all questions of a log in all its trials."""
+def replay_attempts(log: QuestionLog, *, workers: int = 1) -> Played:
+    """Play all questions, or environments, of a log in all its trials."""
     plans = plan(log)
     book = Book(plans)
     llm = ScriptedLLM(book.answer, name="replay")
     policy = ReAct(observation_chars=None, reasks=0, max_tokens=_LONG, lesson_tokens=_LONG, strict=False)
-    reflects = any(a.reflections for trial in log.trials for a in trial.attempts)
-    if reflects:
+    attempts = [a for trial in log.trials for a in trial.attempts]
+    if lessons := max((len(a.reflections) for a in attempts), default=0):  # the last three in worlds
+        if all(a.key for a in attempts):  # and all of them for questions
+            lessons = len(plans)
         reflector = VerbalReflector(observation_chars=None, max_tokens=_LONG)
-        agent = reflexion(llm, Memory(), policy=policy, reflector=reflector, lessons=len(plans))
+        agent = reflexion(llm, Memory(), policy=policy, reflector=reflector, lessons=lessons)
     else:
         agent = react(llm, policy=policy)
     longest = max((len(p.attempt.turns) for row in plans for p in row.values() if p.attempt is not None), default=1)
-    with _registered("Questions", lambda: QuestionWorld(book)) as env_id:
+    with _registered("Questions", lambda: LoggedWorld(book)) as env_id:
         tasks = [Task(env_id, options=Options({"question": name}), name=name) for name in log.questions]
         played = run(agent, tasks, trials=len(plans), workers=workers, max_steps=longest)
     return _compare(log, plans, played, agent.memory)
@@ -272,8 +260,9 @@ def _differences(episode: Episode, planned: Planned) -> Iterator[str]:
     attempt = planned.attempt
     assert attempt is not None
     if episode.success != (planned.label == "correct"):
-        answer = attempt.turns[-1].action
-        yield f"logged as {planned.label}; {answer!r} against the key {attempt.key!r} gives success={episode.success}"
+        last = attempt.turns[-1]
+        held = f"against the key {attempt.key!r} " if attempt.key else f"answered by {last.observation[:80]!r} "
+        yield f"logged as {planned.label}; {last.action!r} {held}gives success={episode.success}"
     if episode.error:
         yield f"the replay broke off: {episode.error.strip().splitlines()[-1]}"
     ours = [(s.action.text, s.next_observation) for s in episode.steps]

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +20,11 @@ from agentkit.memory import Memory, Recalled, Record
 from agentkit.policy.choose import Choose
 from agentkit.policy.choose_shown import ChooseShown
 from agentkit.policy.generate import ReAct
+from agentkit.runlog import RunLogError
 from agentkit.runner import run
 from agentkit.types import Action, Options, Request, Step, Task, View
 
+ROOT = Path(__file__).parents[2]
 DOORS = ("red", "green", "blue")
 
 
@@ -110,6 +116,64 @@ def test_without_memories_the_prompt_is_that_of_choose_to_the_letter() -> None:
         policy.act(view, llm)
         prompts.append(llm.requests[0].messages[0].content)
     assert prompts[0] == prompts[1]
+
+
+KILLED_ARMS = ["knn", "reflections", "insights", "all"]
+
+
+def killable(folder: str, die_at: int) -> str:
+    """A program that plays an ablation in ``folder`` and kills itself at its ``die_at``-th model call."""
+    return f"""
+import json, os, signal
+from agentkit.bench.ablate import ablate
+from agentkit.llm import ScriptedLLM
+from agentkit.policy.choose import Choose
+from tests.agentkit.test_ablate import KILLED_ARMS, TASKS, answers, scores
+calls, played = [], []
+def counted(answer):
+    def answered(request):
+        calls.append(1)
+        if len(calls) == {die_at}:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return answer(request)
+    return answered
+llm = ScriptedLLM(counted(answers), scorer=counted(scores))
+result = ablate(Choose(), TASKS, llm=llm, arms=KILLED_ARMS, seeds=2, trials=3, tokens=4000, folder={folder!r},
+                progress=lambda *episode: played.append(1))
+print(json.dumps([result.rows(), len(played)]))
+"""
+
+
+def test_an_ablation_that_was_killed_goes_on_where_it_was_and_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
+    def once(folder: str, die_at: int) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", killable(str(tmp_path / folder), die_at)]
+        return subprocess.run(command, cwd=ROOT, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+
+    whole = once("whole", 0)
+    assert whole.returncode == 0, whole.stderr
+    rows, episodes = json.loads(whole.stdout)
+    assert episodes == 5 * 2 * 3 * len(TASKS)
+    for die_at in (3, 21, 34):
+        assert once("killed", die_at).returncode == -signal.SIGKILL
+    finished = once("killed", 0)
+    assert finished.returncode == 0, finished.stderr
+    again, left = json.loads(finished.stdout)
+    assert again == rows
+    assert 0 < left < episodes
+    # Once more: nothing is left to play, and the table is the same.
+    assert json.loads(once("killed", 1).stdout) == [rows, 0]
+
+
+def test_a_folder_takes_more_arms_and_refuses_an_ablation_of_other_arguments(tmp_path: Path) -> None:
+    def play(arms: list[str], trials: int = 2) -> Ablation:
+        llm = ScriptedLLM(answers, scorer=scores)
+        return ablate(Choose(), TASKS, llm=llm, arms=arms, seeds=1, trials=trials, folder=tmp_path)
+
+    first, more = play(["knn"]), play(["knn", "retry"])
+    assert more.by_trial("knn") == first.by_trial("knn")
+    assert {p.name for p in tmp_path.glob("*.db")} == {"run.db", "knn-0.db", "retry-0.db"}
+    with pytest.raises(RunLogError):
+        play(["knn"], trials=3)
 
 
 def test_shown_memories_and_skills_are_in_the_prompt_within_the_budget() -> None:

@@ -10,6 +10,8 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 ROOT = Path(__file__).parents[2]
 PUBLISHED = ROOT.parent / "shared" / "fixtures" / "reflexion_logs"
@@ -121,7 +123,8 @@ def test_a_wrong_label_is_named_with_its_task(conformance: ModuleType, tmp_path:
 
 
 def test_the_reader_keeps_observations_whole_and_questions_clean(tmp_path: Path) -> None:
-    from agentkit.bench.published import QuestionLog, read
+    from agentkit.bench.published import read
+    from agentkit.bench.published_questions import QuestionLog
 
     (tmp_path / "log.txt").write_text(TRIALS)
     (log,) = read(tmp_path)
@@ -210,40 +213,13 @@ def test_programs_are_judged_and_shared_globals_explained(conformance: ModuleTyp
     assert shared.startswith("b_total: passes here, logged as solved=False.")
     assert "`sum` of a_sum" in shared
     assert unexplained.startswith("d_wrong: fails here, logged as solved=True.")
-    assert any("in rs, which is not run" in note for note in report.notes)
+    assert "1 programs are written in rs, which is not run here; 1 of them are logged as solved" in report.notes
     assert any("line 6 is no JSON" in note for note in report.notes)
 
 
-def flags(*solved: bool) -> str:
-    return json.dumps([{"name": f"env_{i}", "memory": [], "is_success": s} for i, s in enumerate(solved)])
-
-
-def test_flags_make_the_curve_and_contradictions_are_named(conformance: ModuleType, tmp_path: Path) -> None:
-    shop = tmp_path / "webshop"
-    shop.mkdir()
-    (shop / "env_results_trial_0.json").write_text(flags(True, False, False))
-    (shop / "env_results_trial_1.json").write_text(flags(True, True, False))
-    (shop / "trial_1.log").write_text(
-        "\n#####\n\nEnvironment #0: Success\n\n#####\n\n#####\n\nEnvironment #1:\n> think[x]\nOK.\n\nSTATUS: FAIL\n\n#####\n"
-        "\n-----\nSUCCESS: 2\nADDITIONAL SUCCESS: 1\nFAIL: 1\nTOTAL: 3\nACCURACY: 0.67\n-----"
-    )
-    found = reports(conformance, tmp_path)
-    curve = found["webshop/env_results_trial"]
-    assert curve.logged == curve.reproduced == [1, 2]  # type: ignore[attr-defined]
-    (differs,) = curve.disagreements  # type: ignore[attr-defined]
-    assert "env_1, trial 1" in differs
-    text = found["webshop/trial_1.log"]
-    assert (text.logged, text.reproduced) == ([2], [1])  # type: ignore[attr-defined]
-
-    (shop / "env_results_trial_2.json").write_text(flags(False, True, False))
-    curve = reports(conformance, tmp_path)["webshop/env_results_trial"]
-    assert curve.logged == [1, 2, 1]  # type: ignore[attr-defined]
-    assert curve.reproduced == [1, 2, 2]  # type: ignore[attr-defined]
-    assert any("solved in trial 1 and not in 2: env_0" in text for text in curve.disagreements)  # type: ignore[attr-defined]
-
-
 def test_a_last_attempt_glued_to_the_question_is_cut_out(tmp_path: Path) -> None:
-    from agentkit.bench.published import QuestionLog, read
+    from agentkit.bench.published import read
+    from agentkit.bench.published_questions import QuestionLog
 
     last = (
         "You have attempted to answer the following question before and failed. Below is the last trial you attempted to "
@@ -263,24 +239,24 @@ def test_a_last_attempt_glued_to_the_question_is_cut_out(tmp_path: Path) -> None
     assert attempt.reflections == ("I should search mountains.",)
 
 
-def test_a_world_log_of_several_trials(conformance: ModuleType, tmp_path: Path) -> None:
-    def trial(number: int, *solved: bool) -> str:
-        lines = [f"Environment #{i} Trial #{number}: {'SUCCESS' if s else 'FAIL'}" for i, s in enumerate(solved)]
-        return f"\n***** Start Trial #{number} *****\n" + "\n".join(lines) + f"\n-----\nSUCCESS: {sum(solved)}\n-----\n"
-
-    (tmp_path / "world.log").write_text(trial(3, True, False) + trial(4, True, True))
-    (report,) = conformance.conform(tmp_path)
-    assert (report.kind, report.logged, report.reproduced) == ("statuses", [1, 2], [1, 2])
-
-
 def test_what_is_not_a_log_is_named(conformance: ModuleType, tmp_path: Path) -> None:
     (tmp_path / "image.png").write_bytes(b"\x89PNG\xff\xfe")
     (tmp_path / "notes.md").write_text("Hello.")
     (tmp_path / "other.json").write_text('{"a": 1}')
     (tmp_path / "empty.txt").write_text("")
-    found = conformance.conform(tmp_path)
-    assert {r.file for r in found} == {"image.png", "notes.md", "other.json", "empty.txt"}
-    assert all(r.kind == "not read" and r.notes for r in found)
+    (tmp_path / "3.joblib").write_bytes(b"\x80\x04\x95\xff.")
+    (tmp_path / "metadata").write_text('{"name": "a", "status": "Accepted", "reward": true}\n{"name": "b"}\n')
+    (tmp_path / "appendix.txt").write_text("Question: Who?\nThought: x\nAction: Finish[y]\nCorrect answer: z\n")
+    found = {r.file: r for r in conformance.conform(tmp_path)}
+    assert all(r.kind == "not read" and r.reproduced is None for r in found.values())
+    why = {name: "".join(r.notes) for name, r in found.items()}
+    assert set(why) == {
+        "image.png", "notes.md", "other.json", "empty.txt", "3.joblib", "metadata", "appendix.txt"
+    }  # fmt: skip
+    assert "never loaded" in why["3.joblib"]
+    assert "'reward', 'status'" in why["metadata"]
+    assert "neither trials nor headings" in why["appendix.txt"]
+    assert why["empty.txt"] == "it is empty"
 
 
 def test_the_command_prints_text_and_json(tmp_path: Path) -> None:
@@ -302,6 +278,66 @@ def test_the_command_prints_text_and_json(tmp_path: Path) -> None:
         text=True,
     )
     assert lost.returncode == 2
+
+
+def test_headings_without_trials_are_one_trial_and_attempts_without_keys_count_as_the_log_says(
+    conformance: ModuleType, tmp_path: Path
+) -> None:
+    body = TRIALS[TRIALS.index("-------------") : TRIALS.index("BEGIN TRIAL 2")].rstrip("\n#")
+    (tmp_path / "keys.txt").write_text(body)
+    unkeyed = "\n".join(line for line in body.splitlines() if not line.startswith("Correct answer:"))
+    (tmp_path / "bare.txt").write_text(unkeyed.replace("is INCORRECT", "is CORRECT"))
+    bare, keyed = conformance.conform(tmp_path)
+    assert (keyed.logged, keyed.reproduced, keyed.disagreements) == ([1], [1], [])
+    assert "it names no trial: all of it is taken for trial 1, without counts" in keyed.notes
+    assert (bare.logged, bare.reproduced) == ([1], [2])
+    (differs,) = bare.disagreements
+    assert "'Finish[Sydney]' answered by 'Answer is CORRECT'" in differs
+    assert "trial 1: attempts without keys count as the log's own answers to them say (3 times)" in bare.notes
+
+
+def test_counts_are_held_against_the_transcripts_beside_them(conformance: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "3_questions_2_trials.txt").write_text(TRIALS)
+    first, second = {"trial": 1, "correct": 1, "incorrect": 1, "halted": 1}, {"trial": 2, "correct": 2, "incorrect": 1}
+    (tmp_path / "3_questions_results.json").write_text(json.dumps([{**first, "correct": 0}, first, first, second]))
+    questions, counts = conformance.conform(tmp_path)
+    assert (counts.kind, counts.tasks, counts.logged, counts.reproduced) == ("counts", 3, [1, 2], None)
+    assert f"{questions.file} says the same" in counts.notes
+    assert any(note.startswith("trial 1 was first counted as {'correct': 0") for note in counts.notes)
+
+
+def test_programs_that_cannot_be_judged_and_tests_that_the_model_wrote(conformance: ModuleType, tmp_path: Path) -> None:
+    head = "def check(f):\n    assert f(2) == 4\n"
+    wrote = {"canonical_solution": "    return 2 * x\n"}
+    rows = [
+        row("a_hard", "    return x", "", True),
+        json.loads(row("b_right", "", head, True, **wrote))
+        | {"solution": ["assert right(2) == 4", "assert right(0) == 0"]},
+        json.loads(row("c_wrong", "", head, True, **wrote)) | {"solution": ["assert wrong(2) == 5"]},
+        {"name": "d_lost", "prompt": "def lost(x):", "entry_point": "lost", "test": head},
+    ]
+    lines = [line if isinstance(line, str) else json.dumps(line) for line in rows]
+    (tmp_path / "log.jsonl").write_text("\n".join(lines))
+    (report,) = conformance.conform(tmp_path)
+    assert (report.logged, report.reproduced) == ([2], [1])
+    (differs,) = report.disagreements
+    assert differs.startswith("c_wrong: fails here, logged as solved=True.")
+    assert "1 programs are without tests to run; 1 of them are logged as solved" in report.notes
+    assert "d_lost has no solution, is_solved" in report.notes
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(cut=st.integers(0, len(TRIALS)), drop=st.integers(0, 60), swap=st.integers(0, 60))
+def test_a_damaged_log_is_read_as_far_as_it_goes(
+    conformance: ModuleType, tmp_path: Path, cut: int, drop: int, swap: int
+) -> None:
+    lines = TRIALS[: max(cut, 1)].splitlines()
+    del lines[drop : drop + 1]
+    if swap + 1 < len(lines):
+        lines[swap], lines[swap + 1] = lines[swap + 1], lines[swap]
+    (tmp_path / "log.txt").write_text("\n".join(lines))
+    (report,) = conformance.conform(tmp_path)
+    assert report.kind in ("questions", "not read")
 
 
 @pytest.mark.slow
