@@ -20,8 +20,8 @@ from agentkit.memory.knn import one_thread
 Vectors = npt.NDArray[np.float32]
 Packed = npt.NDArray[np.uint8]
 
+BLOCK = 32  # rows that the kernel reads at once, and that are stored together
 _LEVELS = np.array([-1.5104, -0.4528, 0.4528, 1.5104], np.float32)
-_EDGE = np.float32(0.9816)
 _BATCH = 16384
 
 
@@ -33,7 +33,7 @@ class Coder:
         self.mean, self.deviation, self.rotation = mean, deviation, rotation
         self.dim = len(mean)
         self.width = self.dim + self.dim % 2  # a nibble takes two coordinates; an odd one is paired with nothing
-        self.pairs = self.width // 2
+        self.row_bytes = (self.width // 2 + 1) // 2
 
     @classmethod
     def of(cls, sample: Vectors) -> Coder:
@@ -43,60 +43,62 @@ class Coder:
         rotated = sample @ rotation
         return cls(rotated.mean(axis=0), np.maximum(rotated.std(axis=0), 1e-6), rotation)
 
+    def rotated(self, vectors: Vectors) -> Vectors:
+        """``(N, D) -> (N, width)``."""
+        return np.ascontiguousarray(np.pad(vectors @ self.rotation, ((0, 0), (0, self.width - self.dim))))
+
     def encode(self, vectors: Vectors) -> Packed:
-        """The codes of vectors, ``(N, D) float32 -> (N, row_bytes) uint8``."""
-        parts = [np.empty((0, self.row_bytes), np.uint8)]
+        """The codes of vectors as the kernel reads them, ``(N, D) float32 -> (ceil(N / 32), 32 * row_bytes) uint8``."""
+        import faiss
+
+        index, parts = self._empty(), []
         for low in range(0, len(vectors), _BATCH):
-            rotated = vectors[low : low + _BATCH] @ self.rotation
-            rotated -= self.mean
-            rotated /= self.deviation
-            level = (rotated > -_EDGE).astype(np.uint8)
-            level += rotated > 0
-            level += rotated > _EDGE
-            level = np.pad(level, ((0, 0), (0, 4 * self.row_bytes - self.dim)))
-            quads = level.reshape(len(level), self.row_bytes, 4) << np.array([0, 2, 4, 6], np.uint8)
-            parts.append(np.bitwise_or.reduce(quads, axis=2))
+            index.reset()
+            with one_thread():
+                index.add(self.rotated(vectors[low : low + _BATCH]))
+            parts.append(faiss.AlignedTable_to_array(index.codes).reshape(-1, BLOCK * self.row_bytes))
         return np.concatenate(parts)
 
-    @property
-    def row_bytes(self) -> int:
-        return (self.pairs + 1) // 2
-
-    def index(self, codes: Packed) -> Any:
+    def index(self, packed: Packed) -> Any:
         """A FAISS index that scans these codes."""
         import faiss
 
-        plain: Any = faiss.IndexPQ(self.width, self.pairs, 4, faiss.METRIC_INNER_PRODUCT)
+        index = self._empty()
+        faiss.copy_array_to_AlignedTable(packed.reshape(-1), index.codes)
+        index.ntotal = index.ntotal2 = BLOCK * len(packed)
+        return index
+
+    def _empty(self) -> Any:
+        import faiss
+
+        index: Any = faiss.IndexPQFastScan(self.width, self.width // 2, 4, faiss.METRIC_INNER_PRODUCT, BLOCK)
         mean = np.pad(self.mean, (0, self.width - self.dim))
         deviation = np.pad(self.deviation, (0, self.width - self.dim))
         levels = mean[:, None] + deviation[:, None] * _LEVELS  # (width, 4)
-        centroids = np.empty((self.pairs, 16, 2), np.float32)
+        centroids = np.empty((self.width // 2, 16, 2), np.float32)
         centroids[:, :, 0] = np.tile(levels[0::2], (1, 4))
         centroids[:, :, 1] = np.repeat(levels[1::2], 4, axis=1)
-        faiss.copy_array_to_vector(centroids.ravel(), plain.pq.centroids)
-        faiss.copy_array_to_vector(np.ascontiguousarray(codes).ravel(), plain.codes)
-        plain.is_trained = True
-        plain.ntotal = len(codes)
-        return faiss.IndexPQFastScan(plain)
+        faiss.copy_array_to_vector(centroids.ravel(), index.pq.centroids)
+        index.is_trained = True
+        return index
 
 
 class Codes:
-    """The codes of the first ``n`` rows, in one part for each thread."""
+    """The codes of whole blocks of rows, in one part for each thread. ``packed`` is what `Coder.encode` gives."""
 
-    def __init__(self, coder: Coder, codes: Packed, parts: int, pool: Executor | None) -> None:
-        self.coder, self.n = coder, len(codes)
-        size = max(1, -(-len(codes) // parts))
-        starts = range(0, len(codes), size)
+    def __init__(self, coder: Coder, packed: Packed, parts: int, pool: Executor | None) -> None:
+        self.coder = coder
+        size = max(1, -(-len(packed) // parts))
+        starts = range(0, len(packed), size)
 
-        def one(low: int) -> Any:
-            return coder.index(codes[low : low + size])
+        def one(low: int) -> tuple[int, Any]:
+            return low * BLOCK, coder.index(packed[low : low + size])
 
-        self._parts = list(zip(starts, map(one, starts) if pool is None else pool.map(one, starts), strict=True))
+        self._parts = list(map(one, starts) if pool is None else pool.map(one, starts))
 
     def candidates(self, query: Vectors, k: int, pool: Executor | None) -> npt.NDArray[np.int64]:
         """About the k rows nearest to ``query``, in no order."""
-        rotated = np.zeros((1, self.coder.width), np.float32)
-        rotated[0, : self.coder.dim] = query @ self.coder.rotation
+        rotated = self.coder.rotated(query[None])
 
         def one(part: tuple[int, Any]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
             low, index = part

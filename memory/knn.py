@@ -135,6 +135,13 @@ def exact(
                 everything[found] = False
                 more.append(np.flatnonzero(everything) + start)
         rows = np.concatenate([rows[scores >= kth - slack], *more])
+    return best(blocks, rows, ids, query, k)
+
+
+def best(
+    blocks: Sequence[tuple[int, Vectors]], rows: Rows, ids: Rows, query: npt.NDArray[np.float32], k: int
+) -> tuple[Rows, Scores]:
+    """The k of ``rows`` with the highest inner product with ``query``, the best first, and their scores in float64."""
     final = np.empty(len(rows))
     for start, block in blocks:
         inside = (rows >= start) & (rows < start + len(block))

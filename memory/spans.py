@@ -62,16 +62,11 @@ class Spans:
     def codes(self, words: Sequence[str]) -> list[int]:
         """The numbers of strings, given out when they are new."""
         known = self._codes
-        for word in set(words) - known.keys():
-            known[word] = -1
-        numbers = [known[word] for word in words]
-        if -1 in numbers:
-            for place, word in enumerate(words):
-                if known[word] == -1:
-                    known[word] = len(self.words)
-                    self.words.append(word)
-                numbers[place] = known[word]
-        return numbers
+        for word in words:
+            if word not in known:
+                known[word] = len(self.words)
+                self.words.append(word)
+        return [known[word] for word in words]
 
     def append(self, rows: Mapping[str, npt.ArrayLike], count: int) -> None:
         """Append ``count`` rows; every one of `COLUMNS` is given, strings as codes."""

@@ -33,6 +33,7 @@ from agentkit.memory.events import Conflict, Event
 from agentkit.memory.index import Index, SpansOnly
 from agentkit.memory.records import Record, Where
 from agentkit.memory.rows import CONTENT, INDEXED, ROW, record_of, row_of
+from agentkit.memory.saved import SavedIndex
 from agentkit.memory.schema import CURRENT, MIGRATIONS, SQLITE_TYPES
 from agentkit.memory.spans import COLUMNS
 from agentkit.memory.write_ahead import PATIENCE_S, write_ahead
@@ -47,6 +48,7 @@ _RECORDS_KEPT = 4096
 _APPLIED = 8192  # events read from the log at a time
 _WORTH_SAVING = 1000  # records; fewer are read from the log as fast as from an index
 _PROGRESS = 50_000  # events; more are shown being read
+_CHECKPOINT = 8192  # pages, 64 MiB: each copying of the write-ahead log into the file costs two syncs of the disk
 _BATCH = 500  # SQL parameters a statement, well below SQLite's limit
 
 
@@ -133,6 +135,7 @@ class SqliteBackend:
         cursor = connection.cursor()
         if self._kept:
             cursor.execute("PRAGMA synchronous=FULL")
+            cursor.execute(f"PRAGMA wal_autocheckpoint={_CHECKPOINT}")
         cursor.close()
 
     # --- opening
@@ -173,13 +176,13 @@ class SqliteBackend:
         self._check_embedder(embedder, dim)
         return str(_scalar(run("SELECT value FROM meta WHERE key = 'store'")))
 
-    def _open_index(self) -> Index:
+    def _open_index(self) -> SavedIndex:
         """The index as of the last event: the saved one where it agrees with the log, and the rest from the log."""
         path = self.path if self._kept else None
-        index = Index(self.dim, path, self._store, self._threads)
+        index = SavedIndex(self.dim, path, self._store, self._threads)
         last = self._same_store(self._writer.execute(_LAST).fetchone())
         if self._kept and Path(f"{path}-index").exists() and index.open(last, self._fingerprint, self._vector_bytes):
-            index = Index(self.dim, path, self._store, self._threads)
+            index = SavedIndex(self.dim, path, self._store, self._threads)
         self._index = index
         ahead = last - index.applied
         if ahead < _PROGRESS:
@@ -485,7 +488,7 @@ class SqliteBackend:
             if not wrong:
                 return []
             if repair:
-                self._index = Index(self.dim, self.path if self._kept else None, self._store, self._threads)
+                self._index = SavedIndex(self.dim, self.path if self._kept else None, self._store, self._threads)
                 self._catch_up()
                 if self._kept:
                     self._save()

@@ -264,13 +264,13 @@ class Memory:
                 f"vectors have the shape {block.shape}; ({count}, {self.embedder.dim}) is needed: a row a record, of"
                 " the embedder's size."
             )
-        if not np.isfinite(block).all():
-            raise InvalidValue("a vector holds NaN or infinity; vectors must be finite.")
         norms = np.sqrt(np.einsum("ij,ij->i", block, block, dtype=np.float64))
-        scale = np.where(norms > 0, norms, 1.0)
-        if np.abs(scale - 1.0).max(initial=0.0) < 1e-6:
+        if np.abs(norms - 1.0).max(initial=0.0) < 1e-6:
             return np.ascontiguousarray(block)
-        return np.ascontiguousarray(block / scale[:, None], np.float32)
+        if not np.isfinite(norms).all():  # squares of float32 do not overflow float64
+            raise InvalidValue("a vector holds NaN or infinity; vectors must be finite.")
+        norms[norms == 0] = 1.0
+        return np.ascontiguousarray(block / norms[:, None], np.float32)
 
     # --- reading
 
