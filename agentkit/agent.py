@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, Self
 
 from agentkit.critic.base import Critic, EnvironmentCritic
-from agentkit.errors import InvalidValue
+from agentkit.errors import InvalidValue, ModelError
 from agentkit.llm.base import LLM
 from agentkit.llm.meter import instrument, metered
 from agentkit.memory import Memory, Record, Where
@@ -40,10 +40,14 @@ class Recall(Protocol):
 
 @dataclass(frozen=True)
 class Learned:
-    """What came of a round: the judgement of each episode, by episode id, and how many records were added."""
+    """What came of a round: the judgement of each episode, by episode id, and how many records were added.
+
+    ``failed`` are the episodes, by id, of which nothing was learned because a model failed, with its error.
+    """
 
     judgements: Mapping[str, Judgement] = field(default_factory=dict)
     records: int = 0
+    failed: Mapping[str, str] = field(default_factory=dict)
 
 
 class Agent:
@@ -103,45 +107,59 @@ class Agent:
         return self.policy.act(view, self.llm)
 
     def learn(self, episodes: Sequence[Episode]) -> Learned:
-        """Judge the episodes of a round, reflect on them, and remember what came of it, in their order."""
+        """Judge the episodes of a round, reflect on them, and remember what came of it, in their order.
+
+        Of an episode for which the critic's or the reflector's model fails, nothing is learned; the others are.
+        """
         judgements: dict[str, Judgement] = {}
         records: list[Record] = []
+        failed: dict[str, str] = {}
         for episode in episodes:
-            with metered(purpose="judge"):
-                judgement = judgements[episode.id] = self.critic.judge(episode, self.llm)
-            if self.memory is None:
+            try:
+                judgement, found = self._study(episode)
+            except ModelError as error:
+                failed[episode.id] = f"{type(error).__name__}: {error}"
                 continue
-            if self.remember is not None:
-                records += self.remember(episode, judgement)
-            if self.reflector is not None:
-                own = Where(kinds=("lesson",), task=episode.task.name)
-                # As of the round's start, so that a round that is learned again after a crash is learned the same.
-                reading = self.memory if self.reading is None else self.reading
-                earlier = [record.text for record in reading.records(own)]
-                with metered(purpose="reflect"):
-                    lessons = self.reflector.reflect(episode, judgement, earlier, self.llm)
-                records += [
-                    Record(
-                        kind="lesson",
-                        text=lesson.text,
-                        key=f"{episode.goal}\n{lesson.text}",
-                        data={"kind": lesson.kind, "evidence": list(lesson.evidence)},
-                        task=lesson.task,
-                        outcome=judgement.score,
-                        episode=episode.id,
-                    )
-                    for lesson in lessons
-                ]
+            judgements[episode.id] = judgement
+            records += found
         # The model is done; only now is anything written, so that no transaction waits for it.
         if self.memory is not None:
             if records:
                 self.memory.add_many(records)
             # Episodes that used no record are reported too: they are what the others are compared with.
             for episode in episodes:
-                if not episode.stop_reason.broken:
+                if not episode.stop_reason.broken and episode.id in judgements:
                     score = judgements[episode.id].score
                     self.memory.credit(episode.memory_ids, score, episode=episode.id, task=episode.task.name)
-        return Learned(judgements, len(records))
+        return Learned(judgements, len(records), failed)
+
+    def _study(self, episode: Episode) -> tuple[Judgement, list[Record]]:
+        """The judgement of an episode, and what is to be remembered of it."""
+        with metered(purpose="judge"):
+            judgement = self.critic.judge(episode, self.llm)
+        if self.memory is None:
+            return judgement, []
+        records = list(self.remember(episode, judgement)) if self.remember is not None else []
+        if self.reflector is not None:
+            own = Where(kinds=("lesson",), task=episode.task.name)
+            # As of the round's start, so that a round that is learned again after a crash is learned the same.
+            reading = self.memory if self.reading is None else self.reading
+            earlier = [record.text for record in reading.records(own)]
+            with metered(purpose="reflect"):
+                lessons = self.reflector.reflect(episode, judgement, earlier, self.llm)
+            records += [
+                Record(
+                    kind="lesson",
+                    text=lesson.text,
+                    key=f"{episode.goal}\n{lesson.text}",
+                    data={"kind": lesson.kind, "evidence": list(lesson.evidence)},
+                    task=lesson.task,
+                    outcome=judgement.score,
+                    episode=episode.id,
+                )
+                for lesson in lessons
+            ]
+        return judgement, records
 
     def describe(self) -> dict[str, Any]:
         """The configuration, for the run log: JSON values."""

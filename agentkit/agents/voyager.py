@@ -21,7 +21,7 @@ from agentkit.agent import Agent, Learned, describe
 from agentkit.agents.memories import RecallSkills
 from agentkit.critic.base import Critic
 from agentkit.dialogue import Prompted, derive
-from agentkit.errors import InvalidValue, UnknownName
+from agentkit.errors import InvalidValue, ModelError, UnknownName
 from agentkit.llm.base import LLM
 from agentkit.llm.meter import metered
 from agentkit.memory import Memory
@@ -79,20 +79,21 @@ class Voyager(Agent):
         names = {skill.name for skill in library.skills()}
         added: set[str] = set()
         for episode in episodes:
-            if not learned.judgements[episode.id].success or not episode.steps:
+            judgement = learned.judgements.get(episode.id)  # none where the critic's model failed
+            if judgement is None or not judgement.success or not episode.steps:
                 continue
             name, code = skill_of(episode.steps[-1].action.text, names)
             if not name or name in added:
                 continue
-            with metered(purpose="reflect"):
-                described = self._describe(episode, code)
             try:
+                with metered(purpose="reflect"):
+                    described = self._describe(episode, code)
                 library.add(name, code, described, evidence=episode.id, task=episode.task.name, episode=episode.id)
-            except (InvalidValue, UnknownName) as error:
+            except (InvalidValue, UnknownName, ModelError) as error:
                 logger.warning("The program of %s is not kept as a skill: %s", episode.id, error)
                 continue
             added.add(name)
-        return Learned(learned.judgements, learned.records + len(added))
+        return Learned(learned.judgements, learned.records + len(added), learned.failed)
 
     def _describe(self, episode: Episode, code: str) -> str:
         """What the model says that the program does (section 2.2: the key by which a skill is found)."""

@@ -16,7 +16,8 @@ import pytest
 import agentkit
 from agentkit.agent import Agent, Learned
 from agentkit.agents.reflexion import reflexion
-from agentkit.errors import AgentkitError, ContractError, InvalidValue, ModelError, UnknownName
+from agentkit.critic.base import EnvironmentCritic
+from agentkit.errors import AgentkitError, ContractError, InvalidValue, UnknownName
 from agentkit.llm import Ledger, ScriptedLLM
 from agentkit.llm.errors import RateLimited
 from agentkit.memory import Memory, Record, Where
@@ -376,19 +377,66 @@ def test_learn_that_returns_something_else_is_told(returned: Any) -> None:
         run(Odd(), Corridor, max_steps=2)
 
 
-def test_model_failures_in_learning_are_raised_and_their_calls_are_in_the_log(tmp_path: Path) -> None:
+def failing_learner(memory: Memory) -> Agent:
+    """Its reflector's model fails for the third episode of the first round, its critic's for the fifth of the second."""
+
     def answer(request: Request) -> str:
         if request.messages[0].content.startswith("reflexion/0/2"):
             raise RateLimited("enough")
-        return "noted"
+        return f"noted: {request.messages[0].content}"
 
-    agent = reflexion(ScriptedLLM(answer, scorer=prefers), Memory(), reflector=Reflects())
-    with RunLog(tmp_path / "run.db") as log:
-        with pytest.raises(ModelError, match="enough"):
-            run(agent, CORRIDORS, max_steps=2, log=log)
-        rows = log.query("select purpose, error from calls where episode is null order by id")
-    assert [row["purpose"] for row in rows] == ["reflect"] * 3
-    assert [bool(row["error"]) for row in rows] == [False, False, True]
+    class Asks:
+        def judge(self, episode: Episode, llm: Any) -> Judgement:
+            if episode.id == "reflexion/1/4":
+                llm.generate([Request((Message("user", "reflexion/0/2"),), max_tokens=8)])
+            return EnvironmentCritic().judge(episode, llm)
+
+    return reflexion(ScriptedLLM(answer, scorer=prefers), memory, reflector=Reflects(), critic=Asks())
+
+
+def test_a_model_that_fails_in_learning_ends_the_learning_of_that_episode_alone(tmp_path: Path) -> None:
+    results = []
+    for workers in (1, 8):
+        memory = Memory(clock=lambda: 0.0)
+        with RunLog(tmp_path / f"{workers}.db") as log:
+            played = run(failing_learner(memory), CORRIDORS, trials=3, workers=workers, max_steps=3, log=log)
+            judged = {row["episode"] for row in log.query("select episode from judgements")}
+            rows = log.query("select purpose, error from calls where error <> '' order by id")
+            assert [row["learned"] for row in log.query("select learned from rounds")] == [1, 1, 1]
+        assert {e.id for e in played.episodes} - judged == {"reflexion/0/2", "reflexion/1/4"}
+        assert [(row["purpose"], row["error"]) for row in rows] == [
+            ("reflect", "RateLimited: enough"),
+            ("judge", "RateLimited: enough"),
+        ]
+        taught = {record.episode for record in memory.records()}
+        assert taught == {e.id for e in played.episodes} - {"reflexion/0/2", "reflexion/1/4"}
+        assert {credit.episode for credit in memory.credits()}.isdisjoint({"reflexion/0/2", "reflexion/1/4"})
+        assert any("2 model calls of learning failed" in note for note in played.notes)
+        results.append((played.fingerprint(), content(memory), played.notes))
+    assert results[0] == results[1]
+
+
+def test_a_run_whose_learning_failed_in_part_goes_on_where_it_was_killed(tmp_path: Path) -> None:
+    class Killed(BaseException):
+        pass
+
+    def until(id: str) -> Callable[[Episode], None]:
+        def watch(episode: Episode) -> None:
+            if episode.id == id:
+                raise Killed
+
+        return watch
+
+    whole = Memory(clock=lambda: 0.0)
+    expected = run(failing_learner(whole), CORRIDORS, trials=3, max_steps=3)
+    path = tmp_path / "memory.db"
+    for id in ("reflexion/1/1", "reflexion/2/3"):
+        with Memory(path, clock=lambda: 0.0) as memory, pytest.raises(Killed):
+            run(failing_learner(memory), CORRIDORS, trials=3, max_steps=3, log=tmp_path / "run.db", progress=until(id))
+    with Memory(path, clock=lambda: 0.0) as memory:
+        resumed = run(failing_learner(memory), CORRIDORS, trials=3, max_steps=3, log=tmp_path / "run.db")
+        assert (resumed.fingerprint(), resumed.notes) == (expected.fingerprint(), expected.notes)
+        assert content(memory) == content(whole)
 
 
 # --- budgets
