@@ -14,6 +14,7 @@ from typing import Any
 
 _FENCE = re.compile(r"```[ \t]*([\w+-]*)[ \t]*\n(.*?)(?:\n[ \t]*```|\Z)", re.DOTALL)
 _THINK = re.compile(r"<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)", re.DOTALL | re.IGNORECASE)
+_GOAL = re.compile(r"^\W*(?:next\s+)?(?:task|goal)\W*:\W*(.+)$", re.IGNORECASE | re.MULTILINE)
 _ACTION = re.compile(r"^[\W_]*(?:next\s+)?act(?:ion)?(?:\s+input)?\s*\d*[*_]*\s*[::][*_]*[ \t]*(.*)$", re.I | re.M)
 _THOUGHT = re.compile(r"^[\W_]*thought\s*\d*[*_]*\s*[::][*_]*[ \t]*", re.IGNORECASE | re.MULTILINE)
 _OBSERVATION = re.compile(r"^[\W_]*obs(?:ervation)?\s*\d*[*_]*\s*[::]", re.IGNORECASE | re.MULTILINE)
@@ -104,6 +105,14 @@ def thought_and_action(answer: str, admissible: Sequence[str] | None = None) -> 
             if found is not None:
                 return _thought("\n".join(lines[:i])), found
     return None
+
+
+def goal(answer: str) -> str | None:
+    """The goal in an answer: after a label (``Task:``, ``Next goal:``), or the last line."""
+    text = plain(answer)
+    label = _GOAL.search(text)
+    line = label[1] if label else (text.splitlines() or [""])[-1]
+    return line.strip().strip("\"'`*").rstrip(".").strip() or None
 
 
 def program(answer: str) -> str | None:

@@ -44,6 +44,7 @@ TABLES: dict[str, dict[str, str]] = {
         "choose-shown": "agentkit.policy.choose_shown:ChooseShown",
         "consistent": "agentkit.policy.consistent:Consistent",
         "direct": "agentkit.policy.generate:Direct",
+        "goal-then-act": "agentkit.policy.goal:GoalThenAct",
         "program": "agentkit.policy.program:Program",
         "random": "agentkit.policy.simple:Random",
         "react": "agentkit.policy.generate:ReAct",

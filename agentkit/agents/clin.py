@@ -3,7 +3,7 @@ Generalization").
 
 Section 3, part by part::
 
-    controller + executor    policy       next goal, then an action that the world admits: here one ReAct turn
+    controller + executor    policy       the next goal, then an action that the world admits (section 3.1)
     memory generator         reflector    a new list of causal abstractions after each trial (section 3.2)
     memory                   recall       the latest list of this task, shown to the controller
     meta-memory              consolidate  one list from the best trials of all tasks (section 3.3)
@@ -21,7 +21,7 @@ from agentkit.critic.base import Critic
 from agentkit.llm.base import LLM
 from agentkit.memory import Memory, Recalled, Where
 from agentkit.policy.base import Policy
-from agentkit.policy.generate import ReAct
+from agentkit.policy.goal import GoalThenAct
 from agentkit.reflection.causal import CausalReflector, MetaMemory
 from agentkit.types import View
 
@@ -44,7 +44,7 @@ def clin(
     """
     return Consolidating(
         llm,
-        policy or ReAct(),
+        policy or GoalThenAct(),
         memory=memory,
         critic=critic,
         reflector=CausalReflector(),

@@ -2,10 +2,10 @@
 
 Section 2, part by part::
 
-    automatic curriculum (2.1)       `agentkit.curriculum.voyager.VoyagerCurriculum`, run by `agentkit.explore.explore`
+    automatic curriculum (2.1)       `agentkit.curriculum.proposed.VoyagerCurriculum`, run by `agentkit.explore.explore`
     skill library (2.2)              recall by description; programs that succeeded are added, described and versioned
     iterative prompting (2.3)        policy: a program a step, with feedback and errors of those before in the prompt
-    self-verification (2.3)          critic: the environment's word where it has one, or a model judge
+    self-verification (2.3)          critic: the environment's word where it has one, or a judge after each program
 
 For worlds whose action is a program: program worlds on Crafter or TextCraft, and code worlds.
 """
@@ -15,11 +15,12 @@ from __future__ import annotations
 import ast
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from agentkit.agent import Agent, Learned, describe
 from agentkit.agents.memories import RecallSkills
-from agentkit.critic.base import Critic
+from agentkit.critic.base import Critic, EnvironmentCritic
 from agentkit.dialogue import Prompted, derive
 from agentkit.errors import InvalidValue, ModelError, UnknownName
 from agentkit.llm.base import LLM
@@ -28,7 +29,7 @@ from agentkit.memory import Memory
 from agentkit.memory.skills import Executor, SkillLibrary
 from agentkit.policy.base import Policy
 from agentkit.policy.program import Program, new_functions
-from agentkit.types import Episode
+from agentkit.types import Action, Episode, StopReason, View
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +47,7 @@ def voyager(
 ) -> Voyager:
     """A Voyager agent. ``instructions`` name the primitives of the world; ``executor`` (a `Sandbox`) verifies skills.
 
+    With a ``critic`` that judges by itself, each program is verified, and the critique is in the prompt of the next.
     ``k`` skills are shown (five in the paper). Without ``memory`` it writes every program from nothing: the paper's
     ablation without the skill library.
     """
@@ -67,6 +69,16 @@ class Voyager(Agent):
         super().__init__(*args, **kwargs)
         self.executor = executor
         self.describer = Prompted(prompt="describe_skill", max_tokens=120, reasks=0)
+
+    def act(self, view: View) -> Action:
+        """The next program, from what came of the last: its errors, and what the critic says of it (section 2.3)."""
+        if view.history and not isinstance(self.critic, EnvironmentCritic):  # the world's word is in its feedback
+            with metered(purpose="judge"):
+                critique = self.critic.judge(so_far(view), self.llm).critique
+            *before, last = view.history
+            feedback = "\n".join(part for part in (last.feedback, critique) if part)
+            view = replace(view, history=(*before, replace(last, feedback=feedback)))
+        return super().act(view)
 
     def learn(self, episodes: Sequence[Episode]) -> Learned:
         """Judge, and add the programs of the attempts that succeeded to the library."""
@@ -106,6 +118,21 @@ class Voyager(Agent):
     def describe(self) -> dict[str, Any]:
         """The configuration, for the run log."""
         return {**super().describe(), "describer": describe(self.describer), "skills": True}
+
+
+def so_far(view: View) -> Episode:
+    """The episode as it stands, for a critic: neither solved nor over."""
+    return Episode(
+        id="",
+        task=view.task,
+        trial=view.trial,
+        seed=view.seed,
+        goal=view.goal,
+        steps=view.history,
+        stop_reason=StopReason.STEP_LIMIT,
+        success=False,
+        return_=sum(step.reward for step in view.history),
+    )
 
 
 def skill_of(program: str, known: set[str]) -> tuple[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +46,7 @@ def terminal(comparison: Comparison, arms: Sequence[str], *, width: int = 72, he
     plotext.clear_figure()
     plotext.plot_size(width, height)
     plotext.theme("clear")
-    for arm, marker in zip(arms, "●○▲△■□", strict=False):
+    for arm, marker in zip(arms, cycle("●○▲△■□"), strict=False):
         rates = comparison.by_trial(arm)
         plotext.plot([*range(1, len(rates) + 1)], rates, label=arm, marker=marker)
     trials = comparison.success(arms[0]).shape[2]
@@ -66,7 +67,7 @@ def picture(comparison: Comparison, arms: Sequence[str], path: str | Path, *, ti
     figure = Figure(figsize=(7, 4), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    for arm, marker in zip(arms, "os^vDP", strict=False):
+    for arm, marker in zip(arms, cycle("os^vDPX*<"), strict=False):
         cells = intervals(comparison, arm)
         trials = np.arange(1, len(cells) + 1)
         rates = np.array([cell.estimate for cell in cells])

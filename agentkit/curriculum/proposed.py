@@ -13,16 +13,6 @@ from agentkit.dialogue import Prompted, derive, transcript
 from agentkit.llm.base import LLM
 from agentkit.types import Episode, Judgement, Task
 
-_LABEL = re.compile(r"^\W*(?:next\s+)?(?:task|goal)\W*:\W*(.+)$", re.IGNORECASE | re.MULTILINE)
-
-
-def goal(answer: str) -> str | None:
-    """The goal in an answer: after the label ``Task:``, or the last line."""
-    text = parsing.plain(answer)
-    label = _LABEL.search(text)
-    line = label[1] if label else (text.splitlines() or [""])[-1]
-    return line.strip().strip("\"'`*").rstrip(".").strip() or None
-
 
 @dataclass(frozen=True, repr=False)
 class VoyagerCurriculum(Prompted):
@@ -54,7 +44,7 @@ class VoyagerCurriculum(Prompted):
             "failed": listed(progress.failed),
         }
         seed = derive(progress.seed, "propose", len(progress.attempted))
-        answer = self.ask(llm, self.write(said), goal, "End with one line 'Task: …'.", seed=seed)
+        answer = self.ask(llm, self.write(said), parsing.goal, "End with one line 'Task: …'.", seed=seed)
         return None if answer.value is None else self.goals.task(answer.value)
 
     def state(self, progress: Progress) -> str:
@@ -113,7 +103,7 @@ class LMA3(Prompted):
 
 
 def _with_subgoals(answer: str) -> tuple[str, tuple[str, ...]] | None:
-    wanted = goal(re.sub(r"(?im)^\W*sub-?goals?\W*:.*(?:\n[-*\d].*)*", "", answer))
+    wanted = parsing.goal(re.sub(r"(?im)^\W*sub-?goals?\W*:.*(?:\n[-*\d].*)*", "", answer))
     if wanted is None:
         return None
     said = re.search(r"^\W*sub-?goals?\W*:(.*(?:\n[-*\d].*)*)", answer, re.IGNORECASE | re.MULTILINE)

@@ -201,6 +201,9 @@ def test_curves_as_table_terminal_and_picture(comparison: Comparison, tmp_path: 
     assert f"{comparison.by_trial('retry')[2]:.0%}" in text
     pytest.importorskip("plotext")
     assert "tasks solved" in curves.terminal(comparison, ["with memory", "retry"])
+    many = Comparison({f"arm {i}": comparison.runs["retry"] for i in range(9)}, comparison.tasks)
+    shown = curves.terminal(many, list(many.runs))
+    assert all(arm in shown for arm in many.runs)
     pytest.importorskip("matplotlib")
     picture = curves.picture(comparison, ["with memory", "retry"], tmp_path / "deep" / "curve.png", title="A title")
     assert picture.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"

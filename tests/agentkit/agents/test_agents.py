@@ -96,11 +96,16 @@ def model(request: Request) -> str:
         return "no change needed" if "give:\nblue" in prompt else "Red is wrong; take blue."
     if "Write the improved answer" in prompt:
         return "blue"
+    controls, executes = prompt.endswith("Next goal: the goal"), "Next goal:" in prompt
+    if executes and not controls:  # what the executor is told of experience is the goal
+        return next(door for door in DOORS if f"Next goal: {door}" in prompt)
     advice = prompt.rpartition("Task:")[0]
     liked = re.findall(
         r"(?:take|taking|The) (red|green|blue)(?: door was right|\b(?! door was wrong)(?! DOES NOT))", advice
     )
     door = liked[-1] if liked else "red"
+    if controls:
+        return f"I learned what opens.\nNext goal: {door}."
     return f"it may be {door}\nAction: {door}" if prompt.rstrip().endswith(":") and "Thought" in prompt else door
 
 
@@ -185,6 +190,18 @@ def test_last_attempt_strategy_shows_the_attempt_and_asks_for_no_reflection() ->
     run(reflexion(llm, memory, policy=ReAct(), strategy="last_attempt"), ONE, trials=2)
     assert not any(r.messages[0].content.endswith("Reflection:") for r in llm.requests)
     assert "The red door was wrong." in llm.requests[-1].messages[0].content
+
+
+def test_clins_controller_sees_the_memory_and_its_executor_the_goal() -> None:
+    memory, llm = Memory(), ScriptedLLM(model)
+    _, second = run(clin(llm, memory), ONE, trials=2).episodes
+    (lesson, *_) = memory.records(Where(kinds=("lesson",)))
+    controller, executor = [r.messages[0].content for r in llm.requests if "Next goal:" in r.messages[0].content][-2:]
+    assert lesson.text in controller
+    assert lesson.text not in executor
+    assert "Next goal: blue\n" in executor
+    assert (second.steps[0].action.text, second.steps[0].action.thought) == ("blue", "blue")
+    assert second.memory_ids == (lesson.id,)
 
 
 def test_clin_makes_a_meta_memory_for_a_task_not_met_before() -> None:

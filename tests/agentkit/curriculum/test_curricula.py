@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import pytest
 
+from agentkit import parsing
 from agentkit.agent import Agent
 from agentkit.curriculum.base import Attempted, BySuccess, Fixed, Goals, Progress
-from agentkit.curriculum.proposed import LMA3, ProposerEvaluator, VoyagerCurriculum, goal, subgoals_of
+from agentkit.curriculum.proposed import LMA3, ProposerEvaluator, VoyagerCurriculum, subgoals_of
 from agentkit.errors import InvalidValue
 from agentkit.explore import explore
 from agentkit.llm import ScriptedLLM
@@ -45,10 +46,10 @@ def test_by_success_prefers_what_is_neither_solved_nor_hopeless() -> None:
 
 
 def test_a_goal_is_read_from_its_label_or_the_last_line() -> None:
-    assert goal("Wood is near.\nTask: Mine 1 wood log.") == "Mine 1 wood log"
-    assert goal("**Next task:** dig") == "dig"
-    assert goal("dig a hole") == "dig a hole"
-    assert goal(" ") is None
+    assert parsing.goal("Wood is near.\nTask: Mine 1 wood log.") == "Mine 1 wood log"
+    assert parsing.goal("**Next task:** dig") == "dig"
+    assert parsing.goal("dig a hole") == "dig a hole"
+    assert parsing.goal(" ") is None
 
 
 def test_voyager_is_told_the_state_the_done_and_the_failed_and_warms_up() -> None:
