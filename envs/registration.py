@@ -33,6 +33,8 @@ class World:
 
 WORLDS: tuple[World, ...] = (
     World("agentkit/ALFWorld-v0", "agentkit.envs.alfworld:ALFWorldEnv", 50),
+    World("agentkit/AgentDojo-v0", "agentkit.envs.agentdojo:AgentDojoEnv", None),
+    World("agentkit/BFCL-v0", "agentkit.envs.bfcl:BFCLEnv", None),
     World("agentkit/BabyAI-v0", "agentkit.envs.minigrid:MiniGridEnv", None),
     World("agentkit/BabyAIProgram-v0", "agentkit.envs.programs_text:babyai_program", None),
     World("agentkit/Blackjack-v0", "agentkit.envs.toytext:blackjack", 20),
