@@ -46,7 +46,10 @@ class Engine:
         torch.set_num_threads(before)
 
     def run(self, jobs: Sequence[Job]) -> None:
-        """Compute ``jobs`` together with those of all other callers; raises the first failure after all have ended."""
+        """Compute ``jobs`` together with those of all other callers; raises the first failure after all have ended.
+
+        Each failure is raised anew: one may end the jobs of several callers.
+        """
         with self._changed:
             if self._closed:
                 raise ModelError("the model was closed")
@@ -54,7 +57,7 @@ class Engine:
             self._changed.notify_all()
         failures = [error for job in jobs if (error := job.future.exception()) is not None]
         if failures:
-            raise failures[0]
+            raise type(failures[0])(*failures[0].args) from failures[0]
 
     def forget(self) -> None:
         """Empty the prefix cache."""

@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TypeVar
+
 from agentkit.errors import AgentkitError, InvalidValue, ModelError
+from agentkit.types import Usage
+
+_Error = TypeVar("_Error", bound=BaseException)
+
+
+def paid(error: _Error, usages: Sequence[Usage]) -> _Error:
+    """``error``, telling the meter what was paid for before it: its ``usage``."""
+    error.usage = sum(usages, getattr(error, "usage", Usage()))  # type: ignore[attr-defined]
+    return error
 
 
 class AuthenticationFailed(ModelError):
@@ -86,4 +98,5 @@ __all__ = [
     "ServerUnreachable",
     "UnknownModel",
     "Unsupported",
+    "paid",
 ]

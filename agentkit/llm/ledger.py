@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 from agentkit.errors import BudgetExceeded, InvalidValue
 from agentkit.types import Usage
@@ -14,13 +15,26 @@ from agentkit.types import Usage
 class Reservation:
     """What a call in flight may still cost. `settle` says what it did cost."""
 
-    def __init__(self, tokens: int, usd: float) -> None:
+    def __init__(self, ledger: Ledger, tokens: int, usd: float) -> None:
+        self._ledger = ledger
         self.tokens, self.usd = tokens, usd
         self.usage = Usage()
 
     def settle(self, usage: Usage) -> None:
         """The call's real cost, charged when the reservation ends."""
         self.usage = usage
+
+    def extend(self, usage: Usage) -> None:
+        """Hold back as much again as ``usage``, where a part of the call must be repeated.
+
+        Raises `BudgetExceeded` where that does not fit beside the calls in flight: a call that waited for others while
+        it holds something back could wait for ever.
+        """
+        self._ledger._extend(self, usage.tokens, usage.cost_usd)
+
+
+# The reservation of the call that is under way in this context.
+reservation: ContextVar[Reservation | None] = ContextVar("agentkit_reservation", default=None)
 
 
 class Ledger:
@@ -72,18 +86,36 @@ class Ledger:
     def reserve(self, tokens: int, usd: float = 0.0) -> Iterator[Reservation]:
         """Hold back ``tokens`` and ``usd`` while a call runs, and charge what it settles for when it ends."""
         self._take(tokens, usd)
-        reservation = Reservation(tokens, usd)
+        held = Reservation(self, tokens, usd)
         try:
-            yield reservation
+            yield held
         finally:
             with self._changed:
-                self._reserved_tokens -= tokens
-                self._reserved_usd -= usd
+                self._reserved_tokens -= held.tokens
+                self._reserved_usd -= held.usd
                 self._in_flight -= 1
                 if not self._in_flight:
                     self._reserved_usd = 0.0  # no residue of rounding
-                self._spent += reservation.usage
+                self._spent += held.usage
                 self._changed.notify_all()
+
+    def _extend(self, held: Reservation, tokens: int, usd: float) -> None:
+        with self._changed:
+            if self._late() or not self._fits(tokens, usd):
+                raise BudgetExceeded(
+                    f"the budget has no room to send a request again whose answer was lost: it may need {tokens} more "
+                    f"tokens, and ${usd:.4f}"
+                )
+            held.tokens += tokens
+            held.usd += usd
+            self._reserved_tokens += tokens
+            self._reserved_usd += usd
+
+    def _fits(self, tokens: int, usd: float) -> bool:
+        """Whether that much can be reserved beside what is."""
+        spent = self._spent
+        fits = self.tokens is None or spent.tokens + self._reserved_tokens + tokens <= self.tokens
+        return fits and (self.usd is None or spent.cost_usd + self._reserved_usd + usd <= self.usd)
 
     def _late(self) -> bool:
         return self.seconds is not None and time.monotonic() - self._started >= self.seconds
@@ -104,9 +136,7 @@ class Ledger:
                         f"the budget of ${self.usd:.4f} is spent: ${spent.cost_usd:.4f} used, and the next call may "
                         f"cost ${usd:.4f}"
                     )
-                fits = self.tokens is None or spent.tokens + self._reserved_tokens + tokens <= self.tokens
-                affordable = self.usd is None or spent.cost_usd + self._reserved_usd + usd <= self.usd
-                if fits and affordable:
+                if self._fits(tokens, usd):
                     break
                 self._changed.wait()
             self._reserved_tokens += tokens

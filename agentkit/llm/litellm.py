@@ -57,7 +57,8 @@ class LiteLLM(RemoteLLM):
 
         from agentkit.llm.transport import http_client
 
-        key = self._api_key or os.environ.get("OPENAI_API_KEY") or ("" if self._base_url is None else "none")
+        key = (self._api_key or os.environ.get("OPENAI_API_KEY") or "").strip()
+        key = key or ("" if self._base_url is None else "none")
         if not key:
             raise AuthenticationFailed("there is no key for OpenAI: set OPENAI_API_KEY, or pass api_key=...")
         self._api_key = self._secret = key

@@ -21,7 +21,15 @@ from agentkit.llm import download
 from agentkit.llm.adapters import load_adapter
 from agentkit.llm.constrained import SchemaConstraints
 from agentkit.llm.engine import Engine
-from agentkit.llm.errors import ContextTooLong, DamagedModel, DownloadFailed, ModelError, UnknownModel, Unsupported
+from agentkit.llm.errors import (
+    ContextTooLong,
+    DamagedModel,
+    DownloadFailed,
+    ModelError,
+    UnknownModel,
+    Unsupported,
+    paid,
+)
 from agentkit.llm.hashing import request_hash
 from agentkit.llm.jobs import Decoding, GenerateJob, Job, ScoreJob
 from agentkit.llm.packed import ATTENTION, Adapter, Net
@@ -131,7 +139,12 @@ class LocalLLM:
         """``request.n`` completions for each request. The prompt's tokens are in the usage of the first of them."""
         started = time.perf_counter()
         jobs: list[Job] = [self._generate_job(request) for request in requests]
-        self._engine.run(jobs)
+        try:
+            self._engine.run(jobs)
+        except ModelError as error:
+            latency = time.perf_counter() - started
+            done = [self._completions(r, j, latency) for r, j in zip(requests, jobs, strict=True) if _done(j)]
+            raise paid(error, [c.usage for completions in done for c in completions]) from error.__cause__
         latency = time.perf_counter() - started
         return [self._completions(r, job, latency) for r, job in zip(requests, jobs, strict=True)]
 
@@ -145,16 +158,22 @@ class LocalLLM:
         known = {key: found for key in hashes if (found := self._kept(key)) is not None}
         fresh = {key: request for key, request in zip(hashes, requests, strict=True) if key not in known}
         jobs = {key: self._score_job(request) for key, request in fresh.items()}
-        self._engine.run(list(jobs.values()))
+        failure = None
+        try:
+            self._engine.run(list(jobs.values()))
+        except ModelError as error:
+            failure = error
         latency = time.perf_counter() - started
-        for key, job in jobs.items():
-            scores = self._scored(job, key, latency)
-            known[key] = scores
-            with self._lock:
+        fresh_scores = {key: self._scored(job, key, latency) for key, job in jobs.items() if _done(job)}
+        with self._lock:
+            for key, scores in fresh_scores.items():
                 free = replace(scores.usage, cached_tokens=scores.usage.prompt_tokens, latency_s=0.0)
                 self._scores[key] = replace(scores, usage=free)
                 while len(self._scores) > _SCORES_KEPT:
                     self._scores.popitem(last=False)
+        known |= fresh_scores
+        if failure is not None:
+            raise paid(failure, [known[key].usage for key in hashes if key in known]) from failure.__cause__
         return [known[key] for key in hashes]
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
@@ -291,6 +310,11 @@ class LocalLLM:
         text = self._decode(ids)
         ends = [at for s in stop if (at := text.find(s)) >= 0]
         return text[: min(ends)] if ends else None
+
+
+def _done(job: Job) -> bool:
+    """Whether a job has ended, and well."""
+    return job.future.done() and job.future.exception() is None
 
 
 def _end_tokens(network: Any, tokenizer: Any) -> frozenset[int]:

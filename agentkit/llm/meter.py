@@ -17,7 +17,7 @@ from typing import Any
 from agentkit.errors import AgentkitError
 from agentkit.llm.base import LLM, ScoringLLM
 from agentkit.llm.hashing import identity, request_hash
-from agentkit.llm.ledger import Ledger, Reservation
+from agentkit.llm.ledger import Ledger, Reservation, reservation
 from agentkit.llm.remote import answer_tokens, prompt_bytes
 from agentkit.types import Completion, Request, Scores, Usage
 
@@ -151,7 +151,7 @@ class _Report:
         ledger = self.meter.ledger
         self._held = None if ledger is None else ledger.reserve(*self.llm.bounds(self.kind, self.requests, ledger))
         self._reservation = None if self._held is None else self._held.__enter__()
-        self._token = _caches.set({})
+        self._tokens = _caches.set({}), reservation.set(self._reservation)
         return self
 
     def done(self, results: list[tuple[tuple[Completion, ...], Scores | None, Usage]]) -> None:
@@ -164,7 +164,8 @@ class _Report:
         if wasted is not None and self._reservation is not None:
             self._reservation.settle(wasted)
         caches = _caches.get() or {}
-        _caches.reset(self._token)
+        _caches.reset(self._tokens[0])
+        reservation.reset(self._tokens[1])
         if self._held is not None:
             # The reservation ends the same way whatever happened; what it did cost is in `settle`.
             self._held.__exit__(None, None, None)

@@ -31,7 +31,7 @@ class OpenAILLM(RemoteLLM):
         from agentkit.llm.transport import http_client
 
         base_url = base_url or os.environ.get("OPENAI_BASE_URL") or None
-        api_key = api_key or os.environ.get("OPENAI_API_KEY") or ("" if base_url is None else "none")
+        api_key = (api_key or os.environ.get("OPENAI_API_KEY") or "").strip() or ("" if base_url is None else "none")
         if not api_key:
             raise AuthenticationFailed("there is no key for OpenAI: set OPENAI_API_KEY, or pass api_key=...")
         options.setdefault("limit_field", "max_completion_tokens" if base_url is None else "max_tokens")

@@ -19,9 +19,9 @@ from agentkit.llm.base import LLM, ScoringLLM
 from agentkit.llm.errors import ReplayMiss
 from agentkit.llm.hashing import canonical, identity, request_hash
 from agentkit.llm.meter import note_cache
-from agentkit.types import Completion, Request, Scores, dump, load
+from agentkit.types import Completion, Message, Request, Scores, dump, load, storable
 
-_VERSION = 1
+_VERSION = 2  # 2: what a budget must know of a model, so that a replay reserves what the recording did
 _metadata = sa.MetaData()
 _about = sa.Table("recording", _metadata, sa.Column("version", sa.Integer, primary_key=True))
 _models = sa.Table(
@@ -39,7 +39,25 @@ _answers = sa.Table(
     sa.Column("request", sa.Text, nullable=False),
     sa.Column("answer", sa.Text, nullable=False),
 )
+_facts = sa.Table(
+    "facts",
+    _metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("counts", sa.Boolean, nullable=False),
+    sa.Column("reads_prompt_per_sample", sa.Boolean, nullable=False),
+    sa.Column("per_prompt", sa.Float),
+    sa.Column("per_answer", sa.Float),
+)
+_prompts = sa.Table(
+    "prompts",
+    _metadata,
+    sa.Column("hash", sa.String(64), primary_key=True),
+    sa.Column("tokens", sa.Integer, nullable=False),
+)
 Mode = Literal["record", "replay", "auto"]
+
+
+_ASKED = ("count_tokens", "prices", "reads_prompt_per_sample")
 
 
 class Recorded:
@@ -74,10 +92,11 @@ class Recorded:
         self._lock = threading.Lock()
         if isinstance(llm, str):
             self.name, self.identity = llm, self._store.model(llm)[0]
+            self._facts = self._store.facts(llm)
         else:
             self.name, self.identity = llm.name, identity(llm)
             if mode != "replay":
-                self._store.put_model(llm.name, self.identity, isinstance(llm, ScoringLLM))
+                self._store.put_model(llm.name, self.identity, isinstance(llm, ScoringLLM), _facts_of(llm))
 
     def identity_of(self, request: Request) -> str:
         """What names the weights that answer ``request``."""
@@ -94,9 +113,25 @@ class Recorded:
 
     def __getattr__(self, name: str) -> Any:
         # What a model says of itself beside the protocol, and what budgets ask for.
-        if name in ("count_tokens", "prices", "reads_prompt_per_sample") and self.__dict__.get("inner") is not None:
-            return getattr(self.inner, name)
+        if name in _ASKED and "inner" in self.__dict__:
+            if self.inner is not None:
+                return getattr(self.inner, name)
+            facts = self._facts
+            if name == "count_tokens" and facts.get("counts"):
+                return self._count
+            if name == "prices" and facts.get("per_prompt") is not None:
+                return lambda: (facts["per_prompt"], facts["per_answer"])
+            if name == "reads_prompt_per_sample" and facts:
+                return facts[name]
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def _count(self, messages: Sequence[Message]) -> int:
+        """The tokens of a recorded prompt. One that was not recorded will be missed; it counts its bytes until then."""
+        key = self._prompt_key(messages)
+        return self._store.prompt(key) or sum(len(storable(message.content).encode()) for message in messages)
+
+    def _prompt_key(self, messages: Sequence[Message]) -> str:
+        return request_hash(self.identity, Request(tuple(messages)), "prompt")
 
     def _answer(self, kind: str, requests: Sequence[Request]) -> list[str]:
         models = [self.identity_of(request) for request in requests]
@@ -134,8 +169,15 @@ class Recorded:
             # Another thread may have asked the same meanwhile: its answer stands, here as in the store.
             fresh = [row for row in rows if self.mode == "record" and row["hash"] not in self._renewed]
             self._renewed.update(missing)
-            self._store.put(rows, replace=[row["hash"] for row in fresh])
+            self._store.put(rows, self._counted(asked), replace=[row["hash"] for row in fresh])
         return self._store.get(list(missing))
+
+    def _counted(self, requests: Sequence[Request]) -> list[dict[str, Any]]:
+        count = getattr(self.inner, "count_tokens", None)
+        if count is None:
+            return []
+        prompts = {request.messages for request in requests}
+        return [{"hash": self._prompt_key(messages), "tokens": count(messages)} for messages in prompts]
 
     def _explain(self, kind: str, model: str, request: Request, key: str) -> str:
         asked = json.loads(canonical(model, request, kind))
@@ -167,11 +209,12 @@ class _Store:
             if not must_exist:
                 self._create()
             with self._engine.connect() as connection:
-                version = connection.execute(sa.select(_about.c.version)).scalar()
+                version = connection.execute(sa.select(sa.func.max(_about.c.version))).scalar() or 0
         except sa.exc.DatabaseError as error:
             raise InvalidValue(f"{self.path} is not a recording: {error.orig}") from error
-        if version != _VERSION:
-            raise InvalidValue(f"{self.path} is a recording of version {version}; this agentkit reads {_VERSION}")
+        if not 1 <= version <= _VERSION:
+            raise InvalidValue(f"{self.path} is a recording of version {version}; this agentkit reads up to {_VERSION}")
+        self.version: int = version
 
     def _create(self) -> None:
         with self._engine.begin() as connection:
@@ -194,10 +237,24 @@ class _Store:
             f"{self.path} is no recording of {name!r}, but of {', '.join(r.name for r in rows) or 'nothing'}"
         )
 
-    def put_model(self, name: str, identity: str, scores: bool) -> None:
+    def facts(self, name: str) -> dict[str, Any]:
+        if self.version < 2:
+            return {}
+        with self._engine.connect() as connection:
+            row = connection.execute(sa.select(_facts).where(_facts.c.name == name)).one_or_none()
+        return {} if row is None else dict(row._mapping)
+
+    def prompt(self, key: str) -> int | None:
+        with self._engine.connect() as connection:
+            tokens: int | None = connection.execute(sa.select(_prompts.c.tokens).where(_prompts.c.hash == key)).scalar()
+        return tokens
+
+    def put_model(self, name: str, identity: str, scores: bool, facts: dict[str, Any]) -> None:
         with self._engine.begin() as connection:
-            connection.execute(sa.delete(_models).where(_models.c.name == name))
+            for table in (_models, _facts):
+                connection.execute(sa.delete(table).where(table.c.name == name))
             self._insert(connection, _models, [{"name": name, "identity": identity, "scores": scores}])
+            self._insert(connection, _facts, [{"name": name, **facts}])
 
     def get(self, keys: Sequence[str]) -> dict[str, str]:
         found: dict[str, str] = {}
@@ -209,11 +266,13 @@ class _Store:
                 found |= {row.hash: row.answer for row in connection.execute(query)}
         return found
 
-    def put(self, rows: Sequence[dict[str, str]], replace: Sequence[str]) -> None:
+    def put(self, rows: Sequence[dict[str, str]], prompts: Sequence[dict[str, Any]], replace: Sequence[str]) -> None:
         with self._engine.begin() as connection:
             if replace:
                 connection.execute(sa.delete(_answers).where(_answers.c.hash.in_(replace)))
             self._insert(connection, _answers, rows)
+            if prompts:
+                self._insert(connection, _prompts, prompts)
 
     def requests(self, kind: str) -> Iterator[Any]:
         with self._engine.connect() as connection:
@@ -229,6 +288,20 @@ class _Store:
             connection.execute(postgresql(table).on_conflict_do_nothing(), list(rows))
         else:
             connection.execute(sa.insert(table).prefix_with("OR IGNORE", dialect="sqlite"), list(rows))
+
+
+def _facts_of(llm: LLM) -> dict[str, Any]:
+    """What a budget asks of a model."""
+    try:
+        prices: tuple[float | None, float | None] = getattr(llm, "prices", lambda: (None, None))()
+    except InvalidValue:  # nobody knows them
+        prices = None, None
+    return {
+        "counts": hasattr(llm, "count_tokens"),
+        "reads_prompt_per_sample": bool(getattr(llm, "reads_prompt_per_sample", False)),
+        "per_prompt": prices[0],
+        "per_answer": prices[1],
+    }
 
 
 def _flat(value: Any, path: str = "") -> dict[str, Any]:

@@ -13,11 +13,12 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import replace
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from agentkit.errors import InvalidValue
+from agentkit.errors import BudgetExceeded, InvalidValue
 from agentkit.llm.errors import (
     AuthenticationFailed,
     ContextTooLong,
@@ -29,10 +30,12 @@ from agentkit.llm.errors import (
     ServerFailed,
     ServerUnreachable,
     UnknownModel,
+    paid,
 )
 from agentkit.llm.hashing import request_hash
+from agentkit.llm.ledger import reservation
 from agentkit.llm.prices import prices_of
-from agentkit.types import Completion, Message, Request, TokenLogprob, Usage
+from agentkit.types import Completion, Message, Request, TokenLogprob, Usage, storable
 
 _TOO_LONG = re.compile(
     r"context.{0,12}(length|window|size)|(prompt|input) is too long|too many tokens|exceed.{0,30}context", re.I
@@ -62,6 +65,9 @@ class RemoteLLM:
     An empty text is an answer; a response without any is asked for again, and in the end `EmptyCompletion`. A refusal
     is a completion whose ``finish_reason`` is ``"refused"``. A server that answers with fewer samples than asked for is
     asked again.
+
+    A sending whose answer never came, or cannot be read, may have been computed and billed: its usage is counted as the
+    most that it can have been. One that the server answered with an error status is not counted.
     """
 
     # A budget must reserve the prompt once a sample, as servers that know no `n` are asked once a sample.
@@ -111,12 +117,13 @@ class RemoteLLM:
         if len(requests) < 2:
             return [self._answer(request) for request in requests]
         with ThreadPoolExecutor(min(len(requests), self.concurrency), "agentkit-remote") as pool:
-            futures = [pool.submit(self._answer, request) for request in requests]
+            # In copies of this context, where the meter has left the call's reservation.
+            futures = [pool.submit(copy_context().run, self._answer, request) for request in requests]
         failures = [error for future in futures if (error := future.exception()) is not None]
         if failures:
             answered = [future.result() for future in futures if future.exception() is None]
             wasted = [usage for error in failures[1:] if (usage := getattr(error, "usage", None)) is not None]
-            raise _paid(failures[0], [c.usage for completions in answered for c in completions] + wasted)
+            raise paid(failures[0], [c.usage for completions in answered for c in completions] + wasted)
         return [future.result() for future in futures]
 
     def _answer(self, request: Request) -> list[Completion]:
@@ -128,30 +135,33 @@ class RemoteLLM:
             missing = replace(request, n=request.n - len(completions), seed=_seed(request, len(completions)))
             try:
                 completions += self._completions(missing, key)
-            except ModelError as error:
-                raise _paid(error, [c.usage for c in completions]) from None
+            except (ModelError, BudgetExceeded) as error:
+                raise paid(error, [c.usage for c in completions]) from None
         return completions[: request.n]
 
     def _completions(self, request: Request, key: str) -> list[Completion]:
         messages = list(request.messages)
         started = time.perf_counter()
+        lost = Usage()
         while True:
             try:
-                response = self._retrying(self.body(request, messages))
+                response, more = self._retrying(request, messages)
                 break
-            except ContextTooLong:
+            except ContextTooLong as error:
                 first = 1 if messages and messages[0].role == "system" else 0
                 if self.overflow == "error" or len(messages) <= first + 1:
-                    raise
+                    raise paid(error, [lost]) from None
+                lost += getattr(error, "usage", Usage())
                 del messages[first]
-        latency = time.perf_counter() - started
+        usage = lost + more
         try:
-            usage = self._usage(response, request, latency)
+            usage += self._usage(response, request, time.perf_counter() - started)
             answers = [self._completion(choice, request, key) for choice in response.choices]
         except ModelError as error:
-            raise _paid(error, [usage]) from None
+            raise paid(error, [usage]) from None
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise ServerFailed(f"{self.name} answered in a form that is not a chat completion's: {error}") from error
+            failure = ServerFailed(f"{self.name} answered in a form that is not a chat completion's: {error}")
+            raise paid(failure, [usage]) from error
         return [replace(a, usage=Usage() if i else usage) for i, a in enumerate(answers)]
 
     def body(self, request: Request, messages: Sequence[Message]) -> dict[str, Any]:
@@ -185,7 +195,9 @@ class RemoteLLM:
         text = message.content
         if text is None and reason == "stop":
             raise EmptyCompletion(f"{self.name} answered without a text")
-        text = text or ""
+        if not isinstance(text, str | None):
+            raise ServerFailed(f"{self.name} answered with a {type(text).__name__} in place of a text")
+        text = storable(text or "")
         if _schema(request) is not None and reason == "stop":
             text = self._restricted(text, request)
         logprobs = None
@@ -206,41 +218,63 @@ class RemoteLLM:
         return str(answer)
 
     def _usage(self, response: Any, request: Request, latency: float) -> Usage:
-        told = getattr(response, "usage", None)
-        if told is None:
-            # A server that does not count: the most that it can have been, so that no budget is overrun.
-            texts = [getattr(c.message, "content", None) or "" for c in getattr(response, "choices", None) or ()]
-            prompt, answer, cached = prompt_bytes(request), sum(len(t.encode()) for t in texts), 0
-        else:
-            prompt, answer = int(told.prompt_tokens or 0), int(told.completion_tokens or 0)
+        told: Any = getattr(response, "usage", None)
+        try:
             details = getattr(told, "prompt_tokens_details", None)
-            cached = int(getattr(details, "cached_tokens", None) or 0)
+            cached = max(0, int(getattr(details, "cached_tokens", None) or 0))
+            prompt, answer = max(0, int(told.prompt_tokens or 0)), max(0, int(told.completion_tokens or 0))
+        except (AttributeError, TypeError, ValueError):
+            # A server that does not count: the most that it can have been, so that no budget is overrun.
+            choices = response.choices if isinstance(response.choices, list) else []
+            texts = [getattr(getattr(choice, "message", None), "content", None) for choice in choices]
+            told_bytes = sum(len(t.encode("utf-8", "surrogatepass")) for t in texts if isinstance(t, str))
+            prompt, cached, answer = prompt_bytes(request), 0, min(told_bytes, request.n * answer_tokens(request))
+        return self._priced(prompt, cached, answer, latency)
+
+    def _priced(self, prompt: int, cached: int, answer: int, latency: float) -> Usage:
+        cost = 0.0
         with contextlib.suppress(InvalidValue):
             per_prompt, per_answer = self.prices()
-            return Usage(prompt, cached, answer, per_prompt * prompt + per_answer * answer, latency, 1)
-        return Usage(prompt, cached, answer, 0.0, latency, 1)
+            cost = per_prompt * prompt + per_answer * answer
+        return Usage(prompt, cached, answer, cost, latency, 1)
 
-    def _retrying(self, body: dict[str, Any]) -> Any:
+    def _retrying(self, request: Request, messages: Sequence[Message]) -> tuple[Any, Usage]:
+        """The response, and what the sendings before it may have cost whose answers never came."""
+        body = self.body(request, messages)
+        lost = Usage()
         for attempt in range(self.retries + 1):
             try:
                 response = self.send(body)
                 if isinstance(response, str) or getattr(response, "choices", None) is None:
                     raise ServerFailed(f"{self.name} answered with something else than JSON: {str(response)[:200]!r}")
                 if not response.choices:
-                    raise EmptyCompletion(f"{self.name} answered without any completion")
-                return response
+                    empty = EmptyCompletion(f"{self.name} answered without any completion")
+                    raise paid(empty, [self._usage(response, request, 0.0)])
+                return response, lost
             except Exception as error:
                 failure, again = self._failure(error)
                 if failure is None:
                     raise
+                cost = getattr(error, "usage", Usage())
+                if _sent(error):
+                    cost = self._priced(prompt_bytes(request), 0, request.n * answer_tokens(request), 0.0)
+                lost += cost
                 asked = retry_after(getattr(getattr(error, "response", None), "headers", None) or {})
+                text = str(failure)
                 if asked is not None and asked > self.longest_wait_s:
                     again = False
-                    failure = RateLimited(f"{failure} (the server asks to wait {asked:.0f} seconds)")
+                    failure, text = RateLimited(), f"{failure} (the server asks to wait {asked:.0f} seconds)"
                 if not again or attempt == self.retries:
-                    if attempt:
-                        failure = type(failure)(f"{failure} (sent {attempt + 1} times)")
-                    raise failure from None  # the cause may hold the request's headers, and the key among them
+                    text += f" (sent {attempt + 1} times)" if attempt else ""
+                    # The cause may hold the request's headers, and the key among them.
+                    raise paid(type(failure)(text), [lost]) from None
+            # What was lost is spent, so sending it again needs a reservation of its own.
+            held = reservation.get()
+            if held is not None and cost.tokens:
+                try:
+                    held.extend(cost)
+                except BudgetExceeded as spent:
+                    raise paid(spent, [lost]) from None
             # A random part of a doubling time spreads the callers; so does a tenth on top of what the server asks.
             wait = random.uniform(0, self.backoff_s * 2**attempt) if asked is None else asked * random.uniform(1, 1.1)
             time.sleep(min(wait, self.longest_wait_s))
@@ -257,11 +291,12 @@ class RemoteLLM:
         if isinstance(error, openai.APITimeoutError):
             return ServerUnreachable(f"{self.name}: no answer within {self.timeout_s} seconds"), True
         if isinstance(error, openai.APIConnectionError):
-            return ServerUnreachable(text), True
+            cause = self._scrub(str(error.__cause__ or ""))
+            return ServerUnreachable(f"{text} {cause}".strip()), True
         # litellm keeps the status where it changes the exception's type
         if isinstance(status, int) and status >= 400:
             return self._failure_of_status(status, text, str(getattr(error, "code", "")))
-        if isinstance(error, openai.APIError | json.JSONDecodeError | UnicodeDecodeError):
+        if isinstance(error, openai.APIError | json.JSONDecodeError | UnicodeDecodeError | RecursionError):
             return ServerFailed(text), True
         return None, False
 
@@ -316,10 +351,18 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     return None if moment is None else max(0.0, email.utils.mktime_tz(moment) - time.time())
 
 
-def _paid(error: BaseException, usages: Sequence[Usage]) -> BaseException:
-    """``error``, telling the meter what was paid for before it."""
-    error.usage = sum(usages, getattr(error, "usage", Usage()))  # type: ignore[attr-defined]
-    return error
+def _sent(error: Exception) -> bool:
+    """Whether a request that failed so was sent and got no readable answer: the server may have computed one."""
+    import httpx
+
+    if isinstance(error, ModelError):
+        return isinstance(error, ServerFailed)
+    chain: list[BaseException] = [error]
+    while (before := chain[-1].__cause__ or chain[-1].__context__) is not None and before not in chain:
+        chain.append(before)
+    if any(isinstance(e, httpx.ConnectError | httpx.ConnectTimeout | httpx.LocalProtocolError) for e in chain):
+        return False
+    return any(isinstance(e, httpx.TransportError | httpx.DecodingError | ValueError | RecursionError) for e in chain)
 
 
 def _schema(request: Request) -> dict[str, Any] | None:

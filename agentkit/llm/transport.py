@@ -51,21 +51,22 @@ class Lines(httpx.BaseTransport):
         origin = (request.url.scheme, request.url.host, request.url.port)
         free = self._free.setdefault(origin, deque())
         line = self._idle(free) or _Line(request.url, self._tls)
+        reusable = False
         try:
             response, reusable = line.exchange(request, time.monotonic() + self._seconds)
-        except BaseException as error:
-            line.close()
-            if isinstance(error, TimeoutError):
-                raise httpx.ReadTimeout(f"no response within {self._seconds} seconds", request=request) from error
-            if isinstance(error, OSError):
-                raise httpx.NetworkError(str(error) or type(error).__name__, request=request) from error
-            if isinstance(error, http.client.HTTPException):
-                raise httpx.RemoteProtocolError(repr(error), request=request) from error
-            raise
-        if reusable and not self._closed:
-            free.append(line)
-        else:
-            line.close()
+        except TimeoutError as error:
+            late = httpx.ReadTimeout if line.connected else httpx.ConnectTimeout
+            raise late(f"no response within {self._seconds} seconds", request=request) from error
+        except OSError as error:
+            broken = httpx.ReadError if line.connected else httpx.ConnectError
+            raise broken(str(error) or type(error).__name__, request=request) from error
+        except http.client.HTTPException as error:
+            raise httpx.RemoteProtocolError(repr(error), request=request) from error
+        finally:
+            if reusable and not self._closed:
+                free.append(line)
+            else:
+                line.close()
         return response
 
     @staticmethod
@@ -96,6 +97,11 @@ class _Line:
             else http.client.HTTPConnection(url.host, url.port)
         )
         self._at = 0.0
+
+    @property
+    def connected(self) -> bool:
+        """Whether the connection was made."""
+        return self._connection.sock is not None
 
     def broken(self) -> bool:
         """Whether the server has closed an idle connection, or said something unasked on it."""
