@@ -115,7 +115,10 @@ class RunLog:
         with self._engine.connect() as connection:
             driver = connection.connection.driver_connection
             assert isinstance(driver, sqlite3.Connection)
-            driver.isolation_level = None  # the transaction below is begun by hand, so that it holds the DDL too
+            before, driver.isolation_level = (
+                driver.isolation_level,
+                None,
+            )  # the transaction below is begun by hand, so that it holds the DDL too
             write_ahead(driver)
             connection.exec_driver_sql("begin immediate")
             try:
@@ -130,7 +133,7 @@ class RunLog:
                 connection.exec_driver_sql("rollback")
                 raise
             finally:
-                driver.isolation_level = ""
+                driver.isolation_level = before
 
     @staticmethod
     def _version(connection: sa.Connection) -> tuple[int, int, int]:
