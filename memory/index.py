@@ -17,7 +17,7 @@ import numpy.typing as npt
 from agentkit.memory import knn
 from agentkit.memory.codes import Codes
 from agentkit.memory.errors import NotAStore
-from agentkit.memory.events import FOREVER, lineage, seen
+from agentkit.memory.events import lineage, seen
 from agentkit.memory.records import Where
 from agentkit.memory.spans import COLUMNS, Spans
 
@@ -90,7 +90,7 @@ class Index:
         if not rows:
             return
         codes = self.spans.codes
-        columns = list(zip(*rows, strict=True))[:12]
+        columns = tuple(zip(*rows, strict=True))[:12]
         seqs, _, ids, kinds, spaces, tasks, episodes, outcomes, importances, times, _, vectors = columns
         self._extend(np.frombuffer(b"".join(vectors), np.float32).reshape(len(rows), self.dim))
         self.spans.append(
@@ -98,7 +98,6 @@ class Index:
                 "version": seqs,
                 "id": ids,
                 "born": seqs,
-                "died": FOREVER,
                 "kind": codes(kinds),
                 "namespace": codes(spaces),
                 "task": codes(tasks),
@@ -128,8 +127,8 @@ class Index:
         back = back[np.argsort(versions[back], kind="stable")]
         if len(back):
             self._extend(self.take(back))
-            rows = {name: spans.columns[name][back] for name in COLUMNS}
-            spans.append({**rows, "born": seq, "died": FOREVER}, len(back))
+            rows = {name: spans.columns[name][back] for name in COLUMNS if name != "died"}
+            spans.append({**rows, "born": np.full(len(back), seq)}, len(back))
 
     def has_token(self, token: str) -> bool:
         parts = lineage(self.applied, self.rollbacks)

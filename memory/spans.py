@@ -68,20 +68,30 @@ class Spans:
                 self.words.append(word)
         return [known[word] for word in words]
 
-    def append(self, rows: Mapping[str, npt.ArrayLike], count: int) -> None:
-        """Append ``count`` rows; every one of `COLUMNS` is given, strings as codes."""
-        if self.n + count > len(self.columns["born"]):
-            size = max(1024, self.n + count, 2 * self.n)
+    def append(self, rows: Mapping[str, Sequence[Any] | npt.NDArray[Any]], count: int) -> None:
+        """Append ``count`` rows that have not ended; all other `COLUMNS` are given, strings as codes."""
+        n = self.n
+        if n + count > len(self.columns["born"]):
+            size = max(1024, n + count, 2 * n)
             grown = {}
             for name, dtype in COLUMNS.items():
                 grown[name] = np.empty(size, dtype)
-                grown[name][: self.n] = self.columns[name][: self.n]
+                grown[name][:n] = self.columns[name][:n]
             self.columns = grown
-        for name, values in rows.items():
-            self.columns[name][self.n : self.n + count] = values
-        again = np.flatnonzero(np.asarray(rows["id"]) != np.asarray(rows["born"]))
-        for row in again.tolist():
-            self._moved[int(self.columns["id"][self.n + row])] = self.n + row
+        columns = self.columns
+        if count == 1:  # an add of one record is mostly this: numpy takes a number five times as fast as a list
+            for name, values in rows.items():
+                columns[name][n] = values[0]
+            columns["died"][n] = FOREVER
+            if rows["id"][0] != rows["born"][0]:
+                self._moved[int(rows["id"][0])] = n
+        else:
+            new = slice(n, n + count)
+            for name, values in rows.items():
+                columns[name][new] = values
+            columns["died"][new] = FOREVER
+            for row in np.flatnonzero(columns["id"][new] != columns["born"][new]).tolist():
+                self._moved[int(columns["id"][n + row])] = n + row
         self.n += count
 
     def end(self, rows: npt.ArrayLike, seq: int) -> None:

@@ -48,7 +48,6 @@ _RECORDS_KEPT = 4096
 _APPLIED = 8192  # events read from the log at a time
 _WORTH_SAVING = 1000  # records; fewer are read from the log as fast as from an index
 _PROGRESS = 50_000  # events; more are shown being read
-_CHECKPOINT = 8192  # pages, 64 MiB: each copying of the write-ahead log into the file costs two syncs of the disk
 _BATCH = 500  # SQL parameters a statement, well below SQLite's limit
 
 
@@ -135,7 +134,6 @@ class SqliteBackend:
         cursor = connection.cursor()
         if self._kept:
             cursor.execute("PRAGMA synchronous=FULL")
-            cursor.execute(f"PRAGMA wal_autocheckpoint={_CHECKPOINT}")
         cursor.close()
 
     # --- opening
