@@ -92,7 +92,7 @@ def _choose_date(goal: str, look: Look) -> Iterator[str]:
 )
 @solves(SOLVERS, "email-inbox-noscroll", "email-inbox-star-reply")
 def _email(goal: str, look: Look) -> Iterator[str]:
-    found = re.search(r"email by (\w+)", goal)
+    found = re.search(r"email by ([\w-]+)", goal)
     sender = one(look, found[1] if found else "", cls="email-sender")
     icon = next((name for name in ("star", "trash") if f"{name} icon" in goal), "")
     if icon:
@@ -101,7 +101,7 @@ def _email(goal: str, look: Look) -> Iterator[str]:
     yield click(sender)
     reply = "reply" in goal
     yield click(one(look, cls="email-reply" if reply else "email-forward"))
-    to = re.search(r"to (\w+)\.?$", goal)
+    to = re.search(r"to ([\w-]+)\.?$", goal)
     yield fill(fields(look)[0], quoted(goal)[0] if reply else to[1] if to else "")
     yield click(one(look, id="send-reply" if reply else "send-forward"))
 
@@ -118,7 +118,7 @@ def _search_engine(goal: str, look: Look) -> Iterator[str]:
 
 @solves(SOLVERS, "phone-book")
 def _phone_book(goal: str, look: Look) -> Iterator[str]:
-    found = re.search(r"Find (\w+) .* their (\w+)", goal)
+    found = re.search(r"Find ([\w-]+) .* their (\w+)", goal)
     if found is None:
         raise LookupError(goal)
     while not every(look, found[1], cls="name"):
@@ -128,9 +128,9 @@ def _phone_book(goal: str, look: Look) -> Iterator[str]:
 
 @solves(SOLVERS, "social-media", "social-media-all", "social-media-some")
 def _social_media(goal: str, look: Look) -> Iterator[str]:
-    found = re.search(r"@(\w+)", goal)
+    found = re.search(r"@([\w-]+)", goal)
     user, button = f"@{found[1]}" if found else "", quoted(goal)[0]
-    most = number(goal, r"(\d+) posts") if "posts by" in goal and "on all" not in goal else 100
+    most = number(goal, r"(\d+) posts?") if "on all" not in goal and "For the user" not in goal else 100
     posts = [i for i, line in enumerate(every(look, cls="username")) if line.text == user]
     for post in posts[:most]:
         if button in ("Reply", "Retweet", "Like", "Share"):
