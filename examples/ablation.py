@@ -47,7 +47,7 @@ class Size:
     max_steps: int = 12
 
 
-QUICK = Size(tasks=2, lifetimes=2, trials=2, max_steps=4)
+QUICK = Size(tasks=2, lifetimes=2, trials=3, max_steps=6)
 
 
 def tasks(world: str, count: int, seed: int) -> list[Task]:
@@ -114,7 +114,7 @@ def play(world: str, llm: LLM, size: Size, folder: Path, arguments: argparse.Nam
 def main() -> int:
     """Run and write what came of it. Returns 0, or 2 when no world could be played."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="a small one: two tasks, two lifetimes, two trials")
+    parser.add_argument("--quick", action="store_true", help="a small one: two tasks, two lifetimes")
     parser.add_argument("--model", default="local/smollm2-135m")
     parser.add_argument("--policy", choices=("auto", "choose", "react"), default="auto")
     parser.add_argument("--worlds", default="", help=f"of {', '.join(WORLDS)} (default: all)")

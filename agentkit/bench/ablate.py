@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, fields
@@ -111,7 +112,11 @@ class Ablation:
             lines.append(
                 f"| {row['arm']} | {row['first']:.0%} | {row['last']:.0%} | {difference} | {p} | {row['tokens']:,} |"
             )
-        return "\n".join([*lines, *(f"note: {note}" for note in dict.fromkeys(self.comparison.notes))])
+        for arm in self.arms:
+            often = Counter(note for run in self.comparison.runs[arm] for note in run.notes)
+            of = len(self.comparison.runs[arm])
+            lines += [f"note: {arm}, {count} of {of} lifetimes: {note}" for note, count in often.items()]
+        return "\n".join(lines)
 
     def plot(self, path: str | Path, *, title: str = "") -> Path:
         """A PNG: the learning curves of all arms, and their differences from the control with intervals. Needs the

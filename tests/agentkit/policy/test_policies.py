@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from agentkit.llm.base import LLM
 from agentkit.memory import Recalled, Record
 from agentkit.policy.base import Policy
 from agentkit.policy.call import FunctionCall, Tool
+from agentkit.policy.choose import Choose
 from agentkit.policy.consistent import Consistent
 from agentkit.policy.generate import ChooseListed, Direct, ReAct
 from agentkit.policy.program import Program, new_functions
@@ -170,6 +172,20 @@ def test_a_function_call_has_one_notation_whatever_the_model_wrote() -> None:
     FunctionCall(tools=(tool,), constrained=True).act(VIEW, llm)
     assert llm.requests[0].schema is not None
     assert "goes there" in llm.requests[0].messages[0].content
+
+
+def test_an_action_repeated_in_the_same_situation_becomes_less_likely() -> None:
+    llm = ScriptedLLM(scorer=lambda request: [0.0 for _ in request.choices or ()])
+    here = replace(STEP, observation=VIEW.observation, admissible=VIEW.admissible)
+    elsewhere = replace(STEP, admissible=VIEW.admissible)
+
+    def chosen(*history: Step) -> Action:
+        return Choose(repeat_penalty=50.0).act(replace(VIEW, history=history), llm)
+
+    assert {chosen(here).text, chosen(here, here).text} == {"open door"}
+    assert chosen(here).logprob == pytest.approx(0.0, abs=1e-9)
+    assert chosen(elsewhere).logprob == pytest.approx(-math.log(2))
+    assert chosen(here, replace(here, action=Action("open door"))).logprob == pytest.approx(-math.log(2))
 
 
 def test_random_is_seeded_and_reaches_every_action() -> None:

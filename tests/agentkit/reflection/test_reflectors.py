@@ -201,6 +201,16 @@ def test_contrast_is_drawn_once_a_task() -> None:
     assert Contrast().consolidate([LOST, WON], {LOST.id: NO, WON.id: YES}, memory, llm).added == ()
 
 
+@pytest.mark.parametrize("part", [Contrast(), Insights(comparisons=1)])
+def test_a_success_is_held_against_the_failure_just_before_it(part: Contrast | Insights) -> None:
+    memory, llm = Memory(), ScriptedLLM(["ADD: Open doors."])
+    memory.add(Record("episode", "Long ago I sang.", data={"success": False}, task="cell"))
+    part.consolidate([LOST, WON], {LOST.id: NO, WON.id: YES}, memory, llm)
+    prompt = llm.requests[0].messages[0].content
+    assert "Action 1: wait" in prompt
+    assert "Long ago I sang." not in prompt
+
+
 def test_tool_documents_are_revised_until_they_settle() -> None:
     memory = Memory()
     failing = replace(WON, steps=(*WON.steps, replace(STEP, action=Action("open sesame"), feedback="No such thing.")))
