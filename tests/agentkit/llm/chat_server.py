@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
+import struct
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,7 +16,11 @@ Body = dict[str, Any]
 
 @dataclass(frozen=True)
 class Reply:
-    """What the server does with one request. ``raw`` replaces the body; ``cut`` breaks the connection within it."""
+    """What the server does with one request.
+
+    ``raw`` replaces the body; ``cut`` breaks the connection within it, ``reset`` does so without a goodbye; ``wire``
+    replaces all that is sent, and the connection is closed after it; ``drip_s`` is the pause after each byte.
+    """
 
     text: str | None = "hello"
     status: int = 200
@@ -22,6 +28,8 @@ class Reply:
     raw: bytes | None = None
     delay_s: float = 0.0
     cut: bool = False
+    reset: bool = False
+    wire: bytes | None = None
     drip_s: float = 0.0
     extra: dict[str, Any] = field(default_factory=dict)
     n: int | None = None
@@ -89,23 +97,29 @@ class Server:
 
     async def _answer(self, reply: Reply, body: Body, writer: asyncio.StreamWriter) -> bool:
         await asyncio.sleep(reply.delay_s)
+        if reply.wire is not None:
+            await self._drip(reply.wire, reply.drip_s, writer)
+            return False
         raw = completion(reply, body) if reply.raw is None else reply.raw
         headers = {"content-type": "application/json", "content-length": str(len(raw)), **reply.headers}
         writer.write(f"HTTP/1.1 {reply.status} X\r\n".encode())
         writer.write("".join(f"{k}: {v}\r\n" for k, v in headers.items()).encode() + b"\r\n")
-        if reply.cut:
+        if reply.cut or reply.reset:
             writer.write(raw[: len(raw) // 2])
             await writer.drain()
+            if reply.reset:
+                lingers_not = struct.pack("ii", 1, 0)
+                writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, lingers_not)
             return False
-        if reply.drip_s:
-            for byte in raw:
-                writer.write(bytes([byte]))
-                await writer.drain()
-                await asyncio.sleep(reply.drip_s)
-            return True
-        writer.write(raw)
-        await writer.drain()
+        await self._drip(raw, reply.drip_s, writer)
         return True
+
+    @staticmethod
+    async def _drip(raw: bytes, pause_s: float, writer: asyncio.StreamWriter) -> None:
+        for piece in [bytes([byte]) for byte in raw] if pause_s else [raw]:
+            writer.write(piece)
+            await writer.drain()
+            await asyncio.sleep(pause_s)
 
 
 def completion(reply: Reply, body: Body) -> bytes:

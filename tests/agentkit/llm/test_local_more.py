@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from agentkit.errors import InvalidValue, UnknownName
+from agentkit.llm import Ledger, instrument, metered
 from agentkit.llm.errors import DamagedModel, OutOfMemory, UnknownModel, Unsupported
 from agentkit.types import Message, Options, Request
 
@@ -148,6 +149,35 @@ def test_a_pass_that_does_not_fit_is_halved(smollm2: LocalLLM, monkeypatch: pyte
         smollm2.generate(asked)
     limit = 1000
     assert [[c.text for c in answer] for answer in smollm2.generate(asked)] == expected
+
+
+def test_what_was_answered_beside_a_failure_is_charged(smollm2: LocalLLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from agentkit.llm.packed import Net, Plan
+
+    whole = Net.forward
+
+    def small(net: Net, plan: Plan) -> torch.Tensor:
+        if len(plan.ids) > 24:
+            raise torch.OutOfMemoryError("out of memory")
+        return whole(net, plan)
+
+    fits = Request((Message("user", "Count to 3."),), max_tokens=2, temperature=0)
+    choices = tuple(f"{i} cats and {i} dogs went out" for i in range(20))
+    too_much = Request((Message("user", "Choose."),), choices=choices)
+    ((answer,),) = smollm2.generate([fits])
+    smollm2.forget()
+    monkeypatch.setattr(Net, "forward", small)
+    ledger = Ledger(tokens=100_000)
+    with metered(ledger=ledger), pytest.raises(OutOfMemory, match="does not fit"):
+        instrument(smollm2).generate([too_much, fits])
+    assert ledger.spent.tokens == answer.usage.tokens
+    scored = Request(fits.messages, choices=("a", "b"))
+    ledger = Ledger(tokens=100_000)
+    with metered(ledger=ledger), pytest.raises(OutOfMemory):
+        instrument(smollm2).score([too_much, scored])  # type: ignore[attr-defined]
+    assert ledger.spent.tokens == smollm2.score([scored])[0].usage.tokens > 0
 
 
 def test_gguf_files_that_are_damaged(tmp_path: Path) -> None:

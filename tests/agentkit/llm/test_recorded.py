@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import itertools
+import random
 import shutil
+import sqlite3
 import subprocess
 import sys
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from agentkit.errors import InvalidValue
-from agentkit.llm import Call, Recorded, ScoringLLM, ScriptedLLM, instrument, metered
+from agentkit.agents.reflexion import reflexion
+from agentkit.errors import BudgetExceeded, InvalidValue
+from agentkit.llm import Call, Ledger, Recorded, ScoringLLM, ScriptedLLM, instrument, metered
 from agentkit.llm.errors import ReplayMiss
-from agentkit.types import Message, Options, Request, dump
+from agentkit.memory import Memory
+from agentkit.runlog import RunLog
+from agentkit.runner import run
+from agentkit.types import Message, Options, Request, Task, dump
 
 
 def request(text: str = "hello", **options: Any) -> Request:
@@ -134,3 +142,79 @@ def test_a_replayed_call_is_reported_as_such(tmp_path: Path) -> None:
         llm.generate([request()])
     assert [call.cache for call in calls] == ["", "replay"]
     assert calls[0].completions == calls[1].completions
+
+
+def test_a_replay_by_name_reserves_what_the_recording_did(tmp_path: Path) -> None:
+    """A budget ends both at the same call; bytes in place of tokens would end the replay earlier."""
+    scripted = ScriptedLLM(lambda r: "five words are in here", scorer=lambda r: [-0.1, -0.2])
+    ends: list[tuple[int, int]] = []
+    asked = [request(f"question number {i} " + "of a long kind " * 2, max_tokens=6) for i in range(20)]
+    for llm in (
+        Recorded(scripted, tmp_path / "r.db", mode="record"),
+        Recorded("scripted", tmp_path / "r.db", mode="replay"),
+    ):
+        ledger, calls = Ledger(tokens=100), list[Call]()
+        with metered(ledger=ledger, sink=calls), pytest.raises(BudgetExceeded):
+            deque(map(instrument(llm).generate, ([one] for one in asked)))
+        ends.append((len([call for call in calls if not call.error]), ledger.spent.tokens))
+        llm.close()
+    assert ends[0] == ends[1]
+    assert ends[0][0] == 5
+
+
+def test_a_replay_by_name_knows_prices_and_misses_loudly(tmp_path: Path) -> None:
+    class Priced(ScriptedLLM):
+        reads_prompt_per_sample = True
+
+        def prices(self) -> tuple[float, float]:
+            return 0.5, 0.25
+
+    Recorded(Priced(["one"], name="priced"), tmp_path / "r.db", mode="record").generate([request(max_tokens=4)])
+    replay = Recorded("priced", tmp_path / "r.db", mode="replay")
+    assert replay.prices() == (0.5, 0.25)
+    assert replay.reads_prompt_per_sample is True
+    with metered(ledger=Ledger(usd=2.4)), pytest.raises(BudgetExceeded, match=r"may cost \$2\.5000"):
+        instrument(replay).generate([request(max_tokens=4)])
+    with metered(ledger=Ledger(usd=1000)), pytest.raises(ReplayMiss):
+        instrument(replay).generate([request("unheard of", max_tokens=4)])
+
+
+def test_a_recording_of_the_first_version_is_replayed_and_gone_on_with(tmp_path: Path) -> None:
+    path = tmp_path / "r.db"
+    first = Recorded(noisy(), path, mode="record").generate([request()])
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.executescript("drop table facts; drop table prompts; update recording set version=1")
+    replay = Recorded("scripted", path, mode="replay")
+    with metered(ledger=Ledger(tokens=10_000)):
+        assert instrument(replay).generate([request()]) == first
+    Recorded(noisy(), path, mode="auto").generate([request("other")])
+    assert Recorded("scripted", path, mode="replay").count_tokens(request("other").messages) == 3
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("insert into recording values (3)")
+    with pytest.raises(InvalidValue, match="version 3"):
+        Recorded("scripted", path, mode="replay")
+
+
+def test_two_runs_recorded_and_replayed_are_equal_byte_for_byte(tmp_path: Path) -> None:
+    """Whole runs with memory: each episode, each call in the log, and each answer."""
+
+    def play(llm: Any, name: str) -> tuple[str, list[dict[str, Any]]]:
+        with RunLog(tmp_path / name) as log:
+            tasks = [Task("agentkit/FrozenLake-v0", seed=i) for i in range(3)]
+            agent = reflexion(llm, Memory(clock=lambda: 0.0))
+            played = run(agent, tasks, trials=3, workers=4, max_steps=6, log=log)
+            calls = log.query("select * from calls order by episode, request_hash, id")
+        for call in calls:
+            del call["id"], call["cache"]
+        return "\n".join(dump(episode) for episode in played.episodes), calls
+
+    def score(asked: Request) -> list[float]:
+        return [-len(choice) - random.Random(asked.messages[-1].content).random() for choice in asked.choices or ()]
+
+    recording = Recorded(ScriptedLLM(scorer=score), tmp_path / "r.db", mode="record")
+    recorded = play(recording, "recorded.db")
+    recording.close()
+    shutil.copy(tmp_path / "r.db", tmp_path / "shared.db")
+    replayed = play(Recorded("scripted", tmp_path / "shared.db", mode="replay"), "replayed.db")
+    assert replayed == recorded
+    assert len(recorded[1]) > 20
