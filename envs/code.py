@@ -89,7 +89,7 @@ class CodeEnv(gymnasium.Env[str, str]):
         feedback = clean(feedback)
         if not passing and self._tried < self._tries:
             return feedback, 0.0, False, False, {"success": False, "feedback": feedback}
-        verdict = self._judge(self._task.hidden)
+        verdict = self._judge(self._task.hidden, trusted=True)
         task, self._task = self._task, None
         if verdict.program.ended is Ended.REFUSED:
             raise SandboxUnavailable(f"{task.name} could not be judged: {verdict.note}")
@@ -110,7 +110,7 @@ class CodeEnv(gymnasium.Env[str, str]):
             return self.tasks[wanted]
         raise InvalidValue(f"options['task'] is {wanted!r}; give a name or an index below {len(self.tasks)}.")
 
-    def _judge(self, tests: Sequence[str], *, explain: bool = False) -> Verdict:
+    def _judge(self, tests: Sequence[str], *, trusted: bool, explain: bool = False) -> Verdict:
         assert self._task is not None
         return self._lease.sandbox.judge(
             self._program,
@@ -119,6 +119,7 @@ class CodeEnv(gymnasium.Env[str, str]):
             prelude=self._task.preamble,
             timeout_s=self._timeout_s,
             explain=explain,
+            trusted=trusted,
         )
 
     def _try(self, task: CodeTask, own_tests: Sequence[str]) -> tuple[bool, str]:
@@ -131,7 +132,7 @@ class CodeEnv(gymnasium.Env[str, str]):
         visible = [*task.visible, *own_tests]
         if not visible:
             return True, f"The program runs. There is no visible test to try.{printed}"
-        verdict = self._judge(visible, explain=True)
+        verdict = self._judge(visible, trusted=not own_tests, explain=True)
         failed = [t.message for t in verdict.tests if not t.passed]
         lines = [f"{len(verdict.tests) - len(failed)} of {len(visible)} visible tests pass."]
         lines += [f"Failed: {message}" for message in failed]

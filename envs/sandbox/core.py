@@ -15,6 +15,7 @@ from typing import Any
 
 from agentkit.envs.sandbox.host import HostFunctions, Server
 from agentkit.envs.sandbox.inside.wire import WireError, to_json
+from agentkit.envs.sandbox.judges import FreshJudge, LastingJudge
 from agentkit.envs.sandbox.launch import WALLS, Wall
 from agentkit.envs.sandbox.values import Ended, Level, Limits, SandboxResult, SandboxUnavailable, TestResult, Verdict
 from agentkit.errors import InvalidValue
@@ -56,8 +57,9 @@ class Sandbox:
         self._probed = False
         self._lock = threading.Lock()
         self._idle: list[Server] = []
+        self._judges: list[LastingJudge] = []
         self._closed = False
-        self._finalizer = weakref.finalize(self, _close_all, self._idle)
+        self._finalizer = weakref.finalize(self, _close_all, self._idle, self._judges)
 
     @property
     def level(self) -> Level:
@@ -112,6 +114,7 @@ class Sandbox:
         seed: int = 0,
         stop_at_first: bool = False,
         explain: bool = False,
+        trusted: bool = False,
     ) -> Verdict:
         """Whether ``program`` passes ``tests``, where the program can neither see the tests nor touch the verdict.
 
@@ -121,50 +124,52 @@ class Sandbox:
         ``prelude`` (trusted code) runs before each; names that neither defines are looked up in the program;
         ``entry_point`` is always the program's own function. A function as an argument cannot cross: such a test fails
         and says so. ``explain`` adds to each failed ``assert a == b`` what ``a`` was: for tests that may be shown.
+
+        ``trusted`` says that no model wrote the tests or the prelude. The judge then lives on for the next program, as
+        long as the tests leave its modules alone, which halves the time; without it each judging has a new judge.
         """
+        timeout_s = _positive(timeout_s)
+        request = {
+            "role": "judge",
+            "tests": list(tests),
+            "entry_point": entry_point,
+            "prelude": prelude,
+            "stop_at_first": stop_at_first,
+            "explain": explain,
+            "ahead": _calls_ahead(tuple(tests), entry_point),
+            "seed": seed,
+        }
         try:
-            served, judging = self._take(), self._take()
+            served = self._take()
         except SandboxUnavailable as error:
             return Verdict(False, note=str(error))
-        timeout_s = _positive(timeout_s)
-        said: list[Any] = []
         try:
-            ours, theirs = socket.socketpair()
-            with ours, theirs:
-                candidate = served.execute(
-                    {"role": "serve", "code": program, "seed": seed},
-                    timeout_s,
-                    sockets=[theirs],
-                    discard_output=True,
-                )
-                judge = judging.execute(
-                    {
-                        "role": "judge",
-                        "tests": list(tests),
-                        "entry_point": entry_point,
-                        "prelude": prelude,
-                        "stop_at_first": stop_at_first,
-                        "explain": explain,
-                        "ahead": _calls_ahead(tuple(tests), entry_point),
-                        "seed": seed,
-                    },
-                    timeout_s + _JUDGE_EXTRA_S,
-                    sockets=[ours],
-                    on_message=said.append,
-                    discard_output=True,
-                )
-            judge_result = judge.wait()
-            candidate_result = candidate.wait()
+            judge = self._take_judge() if trusted else FreshJudge(self._take())
+            try:
+                ours, theirs = socket.socketpair()
+                with ours, theirs:
+                    candidate = served.execute(
+                        {"role": "serve", "code": program, "seed": seed},
+                        timeout_s,
+                        sockets=[theirs],
+                        discard_output=True,
+                    )
+                    judge.begin(request, ours, timeout_s + _JUDGE_EXTRA_S)
+                said, judge_result = judge.wait()
+                candidate_result = candidate.wait()
+            finally:
+                self._give_back_judge(judge)
+        except SandboxUnavailable as error:
+            return Verdict(False, note=str(error))
         finally:
             self._give_back(served)
-            self._give_back(judging)
         return _verdict(len(tests), said, candidate_result, judge_result)
 
     def close(self) -> None:
         """End all idle servers; those in use end after their execution."""
         self._closed = True
         with self._lock:
-            _close_all(self._idle)
+            _close_all(self._idle, self._judges)
 
     def __enter__(self) -> Sandbox:
         return self
@@ -223,11 +228,27 @@ class Sandbox:
         with self._lock:
             self._idle.append(server)
 
+    def _take_judge(self) -> LastingJudge:
+        with self._lock:
+            while self._judges:
+                judge = self._judges.pop()
+                if judge.server.pid == os.getpid():
+                    return judge
+                judge.close()
+        return LastingJudge(self._take())
 
-def _close_all(servers: list[Server]) -> None:
-    while servers:
+    def _give_back_judge(self, judge: FreshJudge | LastingJudge) -> None:
+        if isinstance(judge, LastingJudge) and not judge.broken and not self._closed:
+            with self._lock:
+                self._judges.append(judge)
+        else:
+            self._give_back(judge.retire())
+
+
+def _close_all(servers: list[Server], judges: list[LastingJudge]) -> None:
+    while servers or judges:
         with contextlib.suppress(OSError):
-            servers.pop().close()
+            (servers or judges).pop().close()
 
 
 @functools.lru_cache(maxsize=1024)

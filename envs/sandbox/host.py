@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import marshal
+import math
 import os
-import selectors
+import select
 import shutil
 import signal
 import socket
@@ -98,13 +99,16 @@ class Server:
         on_message: Callable[[Any], None] | None = None,
         sockets: Sequence[socket.socket] = (),
         discard_output: bool = False,
+        trusted: bool = False,
     ) -> Execution:
-        """Start one request (see `inside.program.main`); `Execution.wait` sees it to its end.
+        """Start one request (see `inside.process.main`); `Execution.wait` sees it to its end.
 
         ``calls`` are host functions that the program may call; ``on_message`` is given every other message it sends.
-        ``sockets`` are handed over after the channel to the host. Never raises for what the program does.
+        ``sockets`` are handed over after the channel to the host. ``trusted``: not a model's program, so that no
+        one need count the memory of all its processes. Never raises for what the program does.
         """
-        return Execution(self, request, timeout_s, calls or {}, on_message, sockets, discard_output)
+        header = {"timeout_s": timeout_s, "trusted": trusted}
+        return Execution(self, request, header, calls or {}, on_message, sockets, discard_output)
 
 
 class Execution:
@@ -114,13 +118,13 @@ class Execution:
         self,
         server: Server,
         request: Mapping[str, Any],
-        timeout_s: float,
+        header: dict[str, Any],
         calls: HostFunctions,
         on_message: Callable[[Any], None] | None,
         sockets: Sequence[socket.socket],
         discard_output: bool,
     ) -> None:
-        self._server, self._limits, self._timeout_s = server, server.limits, timeout_s
+        self._server, self._limits, self._timeout_s = server, server.limits, header["timeout_s"]
         self._calls, self._on_message = calls, on_message
         self._output: dict[int, bytearray] = {}
         self._channel: socket.socket | None = None
@@ -131,12 +135,17 @@ class Execution:
         self._lost = ""
         self._started = time.monotonic()
         try:
-            self._start(request, sockets, discard_output)
+            self._start(request, header, sockets, discard_output)
         except OSError as error:
             self._lost = str(error)
 
-    def _start(self, request: Mapping[str, Any], sockets: Sequence[socket.socket], discard_output: bool) -> None:
-        header: dict[str, Any] = {"timeout_s": self._timeout_s}
+    def _start(
+        self,
+        request: Mapping[str, Any],
+        header: dict[str, Any],
+        sockets: Sequence[socket.socket],
+        discard_output: bool,
+    ) -> None:
         if self._server.wall is None:
             header["folder"] = self._folder = tempfile.mkdtemp(prefix="agentkit-scratch-")
         with contextlib.ExitStack() as stack:
@@ -160,6 +169,11 @@ class Execution:
                 theirs.append(other.fileno())
             theirs += [s.fileno() for s in sockets]
             socket.send_fds(self._server.control, [marshal.dumps(header)], theirs)
+
+    def stop(self) -> None:
+        """End it now; `wait` then returns at once."""
+        with contextlib.suppress(OSError):  # its server is gone, and all with it
+            self._kill(Ended.KILLED, "it was not needed any more")
 
     def wait(self) -> SandboxResult:
         """Read what the program prints, answer its calls, and return what came of it. Call it once."""
@@ -185,30 +199,33 @@ class Execution:
         control = self._server.control
         report: dict[str, Any] | None = None
         last = self._started + self._timeout_s + _GRACE_S
-        with selectors.PollSelector() as selector:
-            selector.register(control, selectors.EVENT_READ)
-            for fd in self._output:
-                selector.register(fd, selectors.EVENT_READ)
-            if self._channel is not None:
-                selector.register(self._channel, selectors.EVENT_READ)
-            # The pipes are read to their end even after the report; a process that got away may hold them open, which
-            # can happen only without a wall, and is not waited for.
-            while selector.get_map():
-                ready = selector.select(max(0.0, last - time.monotonic()))
-                if not ready:
-                    if report is None:
-                        raise EOFError("the sandbox's server did not answer in time")
-                    break
-                for key, _ in ready:
-                    if key.fileobj is control:
-                        said = control.recv(65536)
-                        if not said:
-                            raise EOFError("the sandbox's server is gone")
-                        report = json.loads(said)
-                        selector.unregister(control)
-                        last = time.monotonic() + 1.0
-                    elif not (self._talk() if key.fileobj is self._channel else self._read(key.fd)):
-                        selector.unregister(key.fileobj)
+        channel = -1 if self._channel is None else self._channel.fileno()
+        waiting = {control.fileno(), channel, *self._output} - {-1}
+        poll = select.poll()
+        for fd in waiting:
+            poll.register(fd, select.POLLIN)
+        # The pipes are read to their end even after the report; a process that got away may hold them open, which can
+        # happen only without a wall, and is not waited for.
+        while waiting:
+            ready = poll.poll(None if last == math.inf else max(0.0, last - time.monotonic()) * 1000)
+            if not ready:
+                if report is None:
+                    raise EOFError("the sandbox's server did not answer in time")
+                break
+            for fd, _ in ready:
+                if fd == channel:
+                    more = self._talk()
+                elif fd in self._output:
+                    more = self._read(fd)
+                else:
+                    said = control.recv(65536)
+                    if not said:
+                        raise EOFError("the sandbox's server is gone")
+                    report, more = json.loads(said), False
+                    last = time.monotonic() + 1.0
+                if not more:
+                    poll.unregister(fd)
+                    waiting.discard(fd)
         if report is None:
             raise EOFError("the sandbox's server is gone")
         return report

@@ -107,6 +107,27 @@ def test_nothing_written_is_left_for_the_next_program(sandbox: Sandbox) -> None:
     assert printed(sandbox, "import os; print(os.listdir('.'))") == "[]"
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        "os.mkdir('a'); os.mkdir('a/b'); open('a/b/left', 'w').write('x')",
+        "open('left', 'w').close(); os.remove('left')",
+        "os.symlink('/', 'left')",
+        "os.chmod('.', 0)",
+        "os.setxattr('.', 'user.mark', b'x')",
+        "os.utime('.', (1, 1))",
+        "os.link('/proc/self/fd/%d' % os.open('.', os.O_TMPFILE | os.O_RDWR), 'left', follow_symlinks=True)",
+        "open('random.py', 'w').write('raise SystemExit(9)'); open('ast.py', 'w').write('raise SystemExit(9)')",
+    ],
+)
+def test_a_touched_scratch_folder_is_not_the_next_ones(sandbox: Sandbox, change: str) -> None:
+    sandbox.run(f"import os\n{change}")
+    look = "import ast, os, random; s = os.stat('.'); print(os.listdir('.'), os.listxattr('.'), oct(s.st_mode), s.st_mtime > 9)"
+    mode = "0o41777" if sandbox._found and not sandbox._found.warm else "0o40700"
+    for _ in range(2):
+        assert printed(sandbox, look) == f"[] [] {mode} True"
+
+
 def test_the_scratch_folder_is_bounded(sandbox: Sandbox) -> None:
     result = sandbox.run(
         """
@@ -184,6 +205,22 @@ def test_processes_are_counted(sandbox: Sandbox) -> None:
     """
     made = int(printed(sandbox, code))
     assert 4 <= made <= 12
+
+
+def test_each_program_may_have_as_many_processes_as_the_last(sandbox: Sandbox) -> None:
+    code = """
+        import os, time
+        made = 0
+        try:
+            while made < 50:
+                if os.fork() == 0:
+                    time.sleep(60)
+                made += 1
+        except BlockingIOError:
+            pass
+        print(made)
+    """
+    assert len({printed(sandbox, code) for _ in range(6)}) == 1
 
 
 def test_a_memory_bomb_ends(sandbox: Sandbox) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agentkit.envs.sandbox import Ended, Limits, Sandbox
+from agentkit.envs.sandbox import Ended, Limits, Sandbox, core
 from agentkit.envs.sandbox.inside.wire import WireError, from_json, to_json
 
 SECRET = 271828182
@@ -180,3 +180,55 @@ def test_any_message_is_data_or_refused(message: object) -> None:
     except WireError:
         return
     assert type(value).__module__ in ("builtins", "collections", "decimal", "fractions")
+
+
+# --- a judge that lives on, for trusted tests -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cheat", CHEATS)
+def test_no_cheat_passes_a_judge_that_lives_on(sandbox: Sandbox, cheat: str) -> None:
+    verdict = sandbox.judge(CHEATS[cheat], TESTS, entry_point="f", timeout_s=1.5, trusted=True)
+    assert not verdict.passed, verdict
+    assert not any(t.passed for t in verdict.tests)
+    assert sandbox.judge(f"def f(x): return {SECRET - 1} + x", TESTS, entry_point="f", trusted=True).passed
+
+
+def test_trusted_tests_leave_nothing_for_the_next(sandbox: Sandbox) -> None:
+    program = "def f(x): return x"
+    marks = [
+        "import builtins\nbuiltins.mark = 1\nassert f(1) == 1",
+        "import math\nmath.pi = 3\nassert f(1) == 1",
+        "import colorsys\ncolorsys.mark = 1\nassert f(1) == 1",
+        "mark = 1\nassert f(1) == 1",
+        "import random\nrandom.random()\nassert f(1) == 1",
+    ]
+    look = (
+        "import builtins, colorsys, math, random\n"
+        "assert not hasattr(builtins, 'mark') and not hasattr(colorsys, 'mark') and 'mark' not in globals()\n"
+        "assert math.pi > 3.1 and random.random() == random.Random(0).random() and f(1) == 1"
+    )
+    for mark in marks:
+        assert sandbox.judge(program, [mark], entry_point="f", trusted=True).passed
+        verdict = sandbox.judge(program, [look], entry_point="f", trusted=True)
+        assert verdict.passed, (mark, verdict)
+
+
+def test_trusted_tests_share_a_judge_and_others_do_not() -> None:
+    program, tests = "def f(x): return x", ["assert f(1) == 1"]
+    with Sandbox() as box:
+        assert box.judge(program, tests).passed
+        assert not box._judges
+        assert box.judge(program, tests, trusted=True).passed
+        [lasting] = box._judges
+        assert box.judge(program, tests, trusted=True).passed
+        assert box.judge(program, tests).passed
+        assert box._judges == [lasting]
+
+
+def test_a_trusted_test_that_never_ends_is_ended(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(core, "_JUDGE_EXTRA_S", 0.3)
+    for test in ("f(1)\nwhile True: pass", "import os\nos._exit(0)"):
+        verdict = sandbox.judge("def f(x): return x", [test], entry_point="f", timeout_s=0.3, trusted=True)
+        assert not verdict.passed
+        assert verdict.judge.ended in (Ended.TIMEOUT, Ended.KILLED)
+        assert sandbox.judge("def f(x): return x", ["assert f(1) == 1"], entry_point="f", trusted=True).passed

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import platform
 import struct
 
 CLONE_NEWNS = 0x00020000
@@ -22,6 +21,7 @@ _ALL_NAMESPACES = 0x7E020000  # the seven above: what a program may never ask cl
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC = 1, 2, 4, 8
 MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 32, 4096, 16384, 1 << 18
 MNT_DETACH = 2
+_IN_ANY_CHANGE = 0x3C6  # modified, attributes, moved from and to, created, deleted
 
 _PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 4, 22, 38
 _EPERM, _ENOSYS = 1, 38
@@ -56,21 +56,22 @@ _NEVER_ANYWHERE = {
     "fsopen": 430, "fsconfig": 431, "fsmount": 432, "fspick": 433, "pidfd_getfd": 438, "process_madvise": 440,
     "mount_setattr": 442, "quotactl_fd": 443, "memfd_secret": 447,
 }  # fmt: skip
+_MACHINE = os.uname().machine
 _AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 _CLONE = {"x86_64": 56, "aarch64": 220}
 _PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 _CLONE3 = 435
 _CAPABILITIES_V3, _NO_CAPABILITY = struct.pack("=Ii", 0x20080522, 0), bytes(24)
 
-NEVER = tuple(sorted({**_NEVER.get(platform.machine(), {}), **_NEVER_ANYWHERE}.values()))
-NOT_IN_A_PROGRAM = tuple(sorted(_NAMESPACES.get(platform.machine(), {}).values()))
+NEVER = tuple(sorted({**_NEVER.get(_MACHINE, {}), **_NEVER_ANYWHERE}.values()))
+NOT_IN_A_PROGRAM = tuple(sorted(_NAMESPACES.get(_MACHINE, {}).values()))
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def supported() -> bool:
     """Whether this machine is one whose system calls the filter knows."""
-    return os.uname().sysname == "Linux" and platform.machine() in _AUDIT_ARCH and ctypes.sizeof(ctypes.c_void_p) == 8
+    return os.uname().sysname == "Linux" and _MACHINE in _AUDIT_ARCH and ctypes.sizeof(ctypes.c_void_p) == 8
 
 
 def _checked(name: str, result: int) -> None:
@@ -94,11 +95,37 @@ def mount(source: str, target: str, kind: str = "", flags: int = 0, data: str = 
     )
 
 
+def unmount(target: str) -> None:
+    """Let go of what is mounted on ``target``: it is gone with the last that uses it."""
+    _checked(f"umount {target}", _libc.umount2(target.encode(), ctypes.c_int(MNT_DETACH)))
+
+
+class Changes:
+    """Whether anything in a folder, or of the folder itself, changed; what lies deeper shows in what lies above it
+    (inotify(7)). Where the kernel has no watch to give, all counts as changed."""
+
+    def __init__(self) -> None:
+        self._fd = _libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._watched = False
+
+    def watch(self, folder: str) -> None:
+        """Watch ``folder`` from now on, and nothing else."""
+        self.seen()
+        self._watched = self._fd >= 0 and _libc.inotify_add_watch(self._fd, folder.encode(), _IN_ANY_CHANGE) >= 0
+
+    def seen(self) -> bool:
+        """Whether there was a change since the last look."""
+        try:
+            return not self._watched or bool(os.read(self._fd, 65536))
+        except BlockingIOError:
+            return False
+
+
 def enter_root(folder: str) -> None:
     """Make ``folder`` (a mount point) this process's root and let go of the old one."""
     os.chdir(folder)
-    _checked("pivot_root", _libc.syscall(ctypes.c_long(_PIVOT_ROOT[platform.machine()]), b".", b"."))
-    _checked("umount", _libc.umount2(b".", ctypes.c_int(MNT_DETACH)))
+    _checked("pivot_root", _libc.syscall(ctypes.c_long(_PIVOT_ROOT[_MACHINE]), b".", b"."))
+    unmount(".")
     os.chdir("/")
 
 
@@ -124,18 +151,23 @@ def drop_capabilities() -> None:
     _checked("capset", _libc.capset(_CAPABILITIES_V3, _NO_CAPABILITY))
 
 
+def give_back_memory() -> None:
+    """Give the system what the C library keeps of freed memory, so that no fork carries it along."""
+    if hasattr(_libc, "malloc_trim"):
+        _libc.malloc_trim(ctypes.c_size_t(0))
+
+
 class Filter:
     """Refuses system calls from `install` on, in this process and its children (seccomp), and lets no exec raise
     privileges. That of `NOT_IN_A_PROGRAM` also refuses new namespaces asked for with clone."""
 
     def __init__(self, numbers: tuple[int, ...]) -> None:
-        machine = platform.machine()
         strict = numbers == NOT_IN_A_PROGRAM
         refuse = _op(0x06, 0x00050000 | _EPERM)
         absent = _op(0x06, 0x00050000 | _ENOSYS)
         code = [
             _op(0x20, 4),  # load the architecture
-            _op(0x15, _AUDIT_ARCH[machine], 1, 0),
+            _op(0x15, _AUDIT_ARCH[_MACHINE], 1, 0),
             _op(0x06, 0x80000000),  # a foreign one: end the process
             _op(0x20, 0),  # load the call's number
             _op(0x35, 0x40000000, 0, 1) + absent,  # the x32 numbers are another table: none of them
@@ -143,7 +175,7 @@ class Filter:
         ]
         if strict:
             # clone3's flags lie in memory that no filter sees; the C library falls back to clone, whose flags it sees.
-            code += [_op(0x15, _CLONE3, 0, 1) + absent, _op(0x15, _CLONE[machine], 0, 3), _op(0x20, 16)]
+            code += [_op(0x15, _CLONE3, 0, 1) + absent, _op(0x15, _CLONE[_MACHINE], 0, 3), _op(0x20, 16)]
             code += [_op(0x45, _ALL_NAMESPACES, 0, 1) + refuse]
         program = b"".join([*code, _op(0x06, 0x7FFF0000)])  # and allow the rest
         self._program = ctypes.create_string_buffer(program, len(program))

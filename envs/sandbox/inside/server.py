@@ -4,38 +4,44 @@ The parent never reads a program: a request arrives as an open file that only th
 program cannot be found in the memory that the next one inherits.
 
     server      warm; enforces the deadline and the memory total, kills, reports
-      program   process 1 of a PID namespace of its own, with its own mounts, no capability and filtered system calls
+      program   process 1 of a PID namespace of its own, with no capability and filtered system calls
 
-When the program ends, the kernel kills all it left behind, because its PID namespace dies with it. The server lives in
-a user namespace of its own, inside the wall: there it may make PID namespaces and mount scratch folders, and nothing
-else. While one program runs, the next process is made ready up to the point where it needs its program.
+When the program ends, the kernel kills all it left behind, because its PID namespace dies with it; a scratch folder
+that it touched is then put away whole, for a new one. The server lives in a user namespace of its own, inside the wall:
+there it may make PID namespaces and mount scratch folders, and nothing else. Processes are made ready ahead, up to the
+point where they need their program.
 
-Speed is page faults here: each page that the child is the first to write after the fork is copied. Hence the plain
-fork, the marshalled requests, and the objects made before it.
+Speed is page faults here: each page that parent or child is the first to write after a fork is copied. Hence the plain
+fork, several at a time; the marshalled requests; the objects made before; and few modules: `_socket` and a slotted
+class do, where socket and dataclasses would load a thousand pages more.
 """
 
 from __future__ import annotations
 
+import _socket
+import array
 import contextlib
 import ctypes
 import gc
 import json
 import marshal
+import math
 import os
 import random
 import resource
 import select
 import signal
-import socket
 import sys
 import time
-from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from . import kernel, program  # noqa: TID251 - the package has another name inside
+from . import kernel, process  # noqa: TID251 - the package has another name inside
+from .wire import attached_files  # noqa: TID251
 
 # Loaded once, before any program runs, so that the programs that use them need not. More would slow each fork.
 PRELOAD = "bisect collections copy functools heapq itertools math operator random re string typing"
+AHEAD = 4
+"""How many processes are made ready at a time."""
 _MEBI = 2**20
 
 # Unlike os.fork, runs none of Python's after-fork hooks: they would reseed `random` (a thousandth of a second) and tidy
@@ -48,7 +54,7 @@ def main(control_fd: int, options: dict[str, Any]) -> NoReturn:
     ``filter`` (privileges dropped, system calls filtered), ``user`` (ids to become first, or None), ``scratch`` (the
     writable folder, or None where each request brings one), ``paths`` (for imports), ``limits`` (the fields of
     `Limits`), ``warm`` (more than one execution)."""
-    control = socket.socket(fileno=control_fd)
+    control = _socket.socket(fileno=control_fd)
     if options["user"] is not None:
         os.setgroups([])
         os.setresgid(*[options["user"]] * 3)
@@ -62,26 +68,30 @@ def main(control_fd: int, options: dict[str, Any]) -> NoReturn:
     os.environ.clear()
     os.environ.update(PATH="/usr/bin:/bin", LANG="C.UTF-8")
     sys.path.extend(options["paths"])
-    program.prepare(options["scratch"])
+    process.prepare(options["scratch"])
     if options["filter"]:
         kernel.set_dumpable(False)
         kernel.Filter(kernel.NEVER).install()
+    _limit(options["limits"])
     random.seed(0)
     gc.collect()
+    kernel.give_back_memory()
     gc.freeze()
     control.send(b"ready")
-    ready = server.make_ready()
+    server.refill()
     while True:
-        message, fds, _, _ = socket.recv_fds(control, 65536, 8)
+        message, fds = _receive(control)
         if not message:
             os._exit(0)
         if message == b"kill":  # it crossed with the report of an execution that had ended
             continue
-        failed = server.start(ready, message, list(fds))
-        current, ready = ready, server.make_ready()
-        timeout_s = 0.0 if failed else marshal.loads(message)["timeout_s"]  # noqa: S302 - from the host
-        report = server.watch(current, timeout_s, ready)
-        control.send(json.dumps({"failed": failed} if failed else report).encode())
+        control.send(json.dumps(server.execute(message, fds)).encode())
+
+
+def _receive(sock: _socket.socket) -> tuple[bytes, list[int]]:
+    """One message and the open files that came with it."""
+    message, attached, _, _ = sock.recvmsg(65536, 256)
+    return message, attached_files(attached)
 
 
 def _enter_namespaces() -> None:
@@ -97,35 +107,68 @@ def _enter_namespaces() -> None:
         os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
 
 
-@dataclass
 class _Ready:
-    """A process that waits for its program. ``name`` is its number in the server's view of /proc."""
+    """A process that waits for its program. ``name`` is its number in the server's view of /proc, once it has said."""
 
-    pid: int
-    handoff: socket.socket
-    name: str = ""
+    __slots__ = ("handoff", "name", "pid")
+
+    def __init__(self, pid: int, handoff: _socket.socket) -> None:
+        self.pid, self.handoff, self.name = pid, handoff, ""
+
+    def wait(self) -> str:
+        """Wait until it is ready. Why it never will be, or an empty string."""
+        if self.name:
+            return ""
+        said = self.handoff.recv(1024).decode()
+        if not said.isdigit():
+            return said or "a process ended before its program came"
+        self.name = said
+        return ""
 
 
 class _Server:
-    def __init__(self, control: socket.socket, options: dict[str, Any]) -> None:
+    def __init__(self, control: _socket.socket, options: dict[str, Any]) -> None:
         self._control = control
         self._options = options
+        self._ready: list[_Ready] = []
         self._own_namespace = self._proc = -1
         self._others: set[str] = set()
+        limits = options["limits"]
+        size = f"size={limits['scratch_mb']}m,nr_inodes={limits['scratch_files']},mode=0700"
+        self._scratch = ("tmpfs", options["scratch"], "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, size)
         if options["isolate"]:
             self._own_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY)
             self._proc = os.open("/proc", os.O_RDONLY)
             self._others = set(os.listdir(self._proc))
             nothing = kernel.MS_RDONLY | kernel.MS_NOSUID | kernel.MS_NODEV
             kernel.mount("tmpfs", "/proc", "tmpfs", nothing, "size=4k")  # programs see none; the open folder stays
-        limits = options["limits"]
-        size = f"size={limits['scratch_mb']}m,nr_inodes={limits['scratch_files']},mode=0700"
-        self._scratch = ("tmpfs", options["scratch"], "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, size)
+            kernel.mount(*self._scratch)
+            self._changes = kernel.Changes()
+            self._changes.watch(options["scratch"])
         self._filter = kernel.Filter(kernel.NOT_IN_A_PROGRAM) if options["filter"] else None
 
-    def make_ready(self) -> _Ready:
+    def refill(self) -> None:
+        """Make processes ready."""
+        while len(self._ready) < (AHEAD if self._options["warm"] else 1):
+            self._ready.append(self._make_ready())
+
+    def execute(self, message: bytes, fds: list[int]) -> dict[str, Any]:
+        """Give a request (its header, and its open files) to a ready process; what came of it."""
+        running = self._ready.pop()
+        failed = self._start(running, message, fds)
+        if not self._ready and self._options["warm"]:
+            self.refill()  # while the program runs
+        header = marshal.loads(message)  # noqa: S302 - from the host
+        report = self._watch(running, 0.0 if failed else header["timeout_s"], header["trusted"])
+        if self._options["isolate"] and self._changes.seen():
+            kernel.unmount(self._options["scratch"])
+            kernel.mount(*self._scratch)
+            self._changes.watch(self._options["scratch"])
+        return {"failed": failed} if failed else report
+
+    def _make_ready(self) -> _Ready:
         """Fork a process and let it give up everything that a program may not have."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
         if self._options["isolate"]:
             kernel.unshare(kernel.CLONE_NEWPID)  # for the next child
         pid = _fork()
@@ -138,14 +181,14 @@ class _Server:
         theirs.close()
         return _Ready(pid, ours)
 
-    def start(self, ready: _Ready, message: bytes, fds: list[int]) -> str:
+    def _start(self, ready: _Ready, message: bytes, fds: list[int]) -> str:
         """Hand a request over. Why that failed, or an empty string."""
         try:
-            said = ready.handoff.recv(1024).decode()
-            if not said.isdigit():
-                return said or "a process ended before its program came"
-            ready.name = said
-            socket.send_fds(ready.handoff, [message], fds)
+            if failed := ready.wait():
+                return failed
+            attached = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, array.array("i", fds))]
+            others = len(self._ready) or AHEAD  # an empty store is filled next
+            ready.handoff.sendmsg([message, bytes([others])], attached)
         except OSError as error:
             return str(error)
         finally:
@@ -154,16 +197,17 @@ class _Server:
                 os.close(fd)
         return ""
 
-    def watch(self, running: _Ready, timeout_s: float, ready: _Ready) -> dict[str, Any]:
+    def _watch(self, running: _Ready, timeout_s: float, trusted: bool) -> dict[str, Any]:
         """Wait for ``running``; kill it at the deadline, when the host says so or hangs up, or when all processes of
-        the program together hold more than its memory."""
+        the program together hold more than its memory, which is looked at unless it is ``trusted``."""
         start = time.monotonic()
         deadline = start + timeout_s
         limit = self._options["limits"]["memory_mb"] * _MEBI
         pid = running.pid
         exited = os.pidfd_open(pid) if hasattr(os, "pidfd_open") else -1
         sources = [self._control.fileno()] + ([exited] if exited >= 0 else [])
-        pause = 0.05 if exited >= 0 else 0.005
+        counted = self._proc >= 0 and not trusted
+        pause = 0.005 if exited < 0 else 0.05 if counted else 3600.0
         ended, killed, looked = 0, "", start
         while not killed:
             ended, status, usage = os.wait4(pid, os.WNOHANG)
@@ -172,9 +216,9 @@ class _Server:
             now = time.monotonic()
             if now >= deadline:
                 killed = "timeout"
-            elif self._proc >= 0 and now - looked >= 0.05:
+            elif counted and now - looked >= 0.05:
                 looked = now
-                if self._resident(ready) > limit:
+                if self._resident() > limit:
                     killed = "memory"
             if not killed and sources[0] in select.select(sources, [], [], min(deadline - now, pause))[0]:
                 killed = "host"  # its message stays for `main`, which knows a hang-up from a "kill"
@@ -194,43 +238,44 @@ class _Server:
             "memory_mb": usage.ru_maxrss / 1024,
         }
 
-    def _resident(self, ready: _Ready) -> int:
+    def _resident(self) -> int:
         """Bytes of resident memory of the program's processes: all in sight that are not the server's own."""
-        if not ready.name:
-            ready.name = ready.handoff.recv(1024, socket.MSG_PEEK).decode()
+        for ready in self._ready:
+            ready.wait()
+        own = self._others.union(ready.name for ready in self._ready)
         total = 0
         for name in os.listdir(self._proc):
-            if name.isdigit() and name not in self._others and name != ready.name:
+            if name.isdigit() and name not in own:
                 with contextlib.suppress(OSError):  # it may have ended
                     file = os.open(f"{name}/statm", os.O_RDONLY, dir_fd=self._proc)
                     total += int(os.read(file, 200).split()[1])
                     os.close(file)
         return total * os.sysconf("SC_PAGE_SIZE")
 
-    def _wait_for_program(self, handoff: socket.socket) -> NoReturn:
+    def _wait_for_program(self, handoff: _socket.socket) -> NoReturn:
         """Give up everything that a program may not have, wait for one, run it."""
         options = self._options
         try:
             os.setsid()
-            name = "0"
-            if options["isolate"]:
-                name = os.readlink("self", dir_fd=self._proc)
-                kernel.unshare(kernel.CLONE_NEWNS)
-                kernel.mount(*self._scratch)
-            if options["scratch"]:
-                os.chdir(options["scratch"])
+            name = os.readlink("self", dir_fd=self._proc) if options["isolate"] else "0"
             os.closerange(3, handoff.fileno())
             os.closerange(handoff.fileno() + 1, 4096)
-            _limit(options["limits"], options["filter"])
+            resource.setrlimit(resource.RLIMIT_NOFILE, (options["limits"]["open_files"],) * 2)
             if self._filter is not None:
                 kernel.drop_capabilities()
                 self._filter.install()
             handoff.send(name.encode())
-            message, (request, out, err, *channels), _, _ = socket.recv_fds(handoff, 65536, 8)
+            message, (request, out, err, *channels) = _receive(handoff)
             handoff.close()
+            if options["scratch"]:
+                os.chdir(options["scratch"])
             header = marshal.loads(message)  # noqa: S302 - from the host
-            cpu = int(header["timeout_s"]) + 2
-            resource.setrlimit(resource.RLIMIT_CPU, (cpu, cpu))
+            if header["timeout_s"] != math.inf:
+                resource.setrlimit(resource.RLIMIT_CPU, (int(header["timeout_s"]) + 2,) * 2)
+            if self._filter is not None:
+                # The server, its parent and the processes that are ready count too. Without a namespace of our own to
+                # count in, the limit would be on all processes of the user, so there it is left alone.
+                resource.setrlimit(resource.RLIMIT_NPROC, (options["limits"]["processes"] + 2 + message[-1],) * 2)
             os.dup2(out, 1)
             os.dup2(err, 2)
             body = marshal.loads(os.read(request, os.fstat(request).st_size))  # noqa: S302 - from the host
@@ -241,22 +286,17 @@ class _Server:
             with contextlib.suppress(OSError):
                 handoff.send(f"{type(error).__name__}: {error}".encode())
             os._exit(1)
-        program.main(body, channels, header.get("folder"))
+        process.main(body, channels, header.get("folder"))
 
 
-def _limit(limits: dict[str, Any], count_processes: bool) -> None:
-    """Set this process's hard limits, from which its children cannot rise."""
+def _limit(limits: dict[str, Any]) -> None:
+    """Set the hard limits that a program may have in common with the server: no child rises above them."""
     for kind, value in (
         (resource.RLIMIT_AS, limits["memory_mb"] * _MEBI),
         (resource.RLIMIT_FSIZE, limits["file_mb"] * _MEBI),
-        (resource.RLIMIT_NOFILE, limits["open_files"]),
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_MEMLOCK, 0),
     ):
         resource.setrlimit(kind, (value, value))
-    if count_processes:
-        # The server, its parent and the next process count too. Without a namespace of our own to count in, the limit
-        # would be on all processes of the user, so there it is left alone.
-        resource.setrlimit(resource.RLIMIT_NPROC, (limits["processes"] + 3,) * 2)
     if hasattr(resource, "RLIMIT_MSGQUEUE"):
         resource.setrlimit(resource.RLIMIT_MSGQUEUE, (0, 0))

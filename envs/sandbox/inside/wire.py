@@ -7,18 +7,22 @@ everything else is an object with one key that names its type.
 
 from __future__ import annotations
 
+import _socket
+import array
 import json
-import socket
 import struct
+import sys
 from collections import deque
 from collections.abc import Callable
-from decimal import Decimal
-from fractions import Fraction
 from typing import Any
 
 MAX_BYTES = 16 * 2**20
 """The longest message that is sent or read."""
 _MAX_DEPTH = 200
+
+# Values that are their own JSON, whatever they are; and types of modules that few programs load.
+_AS_THEY_ARE = frozenset((type(None), bool, float, str))
+_LOADED_LATE = (("decimal", "Decimal"), ("fractions", "Fraction"))
 
 # A value on the wire is any JSON value: this module's Any is that, and nothing else.
 Json = Any
@@ -42,14 +46,17 @@ class Reference:
 def to_json(value: object, keep: Callable[[object], int] | None = None, depth: int = 0) -> Json:
     """``value`` as JSON. An instance of a subclass of a built-in type crosses as that type. What has no JSON form is
     kept on this side under the number that ``keep`` gives it, or raises `WireError` without ``keep``."""
+    kind = type(value)
+    if kind in _AS_THEY_ARE:
+        return value
     if depth > _MAX_DEPTH:
         raise WireError(f"nested deeper than {_MAX_DEPTH}")
 
     def items(values: Any) -> list[Json]:
-        return [to_json(v, keep, depth + 1) for v in values]
+        return [v if type(v) in _AS_THEY_ARE else to_json(v, keep, depth + 1) for v in values]
 
-    if value is None or isinstance(value, bool):
-        return value
+    if kind is list:
+        return items(value)
     if isinstance(value, float):
         return float(value)
     if isinstance(value, str):
@@ -67,33 +74,35 @@ def to_json(value: object, keep: Callable[[object], int] | None = None, depth: i
     if isinstance(value, set):
         return {"set": items(value)}
     if isinstance(value, bytes | bytearray):
-        return {type(value).__name__ if type(value) in (bytes, bytearray) else "bytes": value.hex()}
+        return {kind.__name__ if kind in (bytes, bytearray) else "bytes": value.hex()}
     if isinstance(value, complex):
         return {"complex": [value.real, value.imag]}
     if isinstance(value, range):
         return {"range": [value.start, value.stop, value.step]}
     if isinstance(value, deque):
         return {"deque": items(value)}
-    if isinstance(value, Decimal | Fraction):
-        return {type(value).__name__: str(value)}
     if isinstance(value, Reference):
         return {"kept": value.number}
+    for module, name in _LOADED_LATE:
+        if module in sys.modules and isinstance(value, getattr(sys.modules[module], name, ())):
+            return {name: str(value)}
     if keep is None:
-        raise WireError(f"a value of type {type(value).__name__} cannot leave the program; return plain data instead")
-    return {"reference": [keep(value), f"<{type(value).__name__} object>"]}
+        raise WireError(f"a value of type {kind.__name__} cannot leave the program; return plain data instead")
+    return {"reference": [keep(value), f"<{kind.__name__} object>"]}
 
 
 def from_json(value: Json, kept: Callable[[int], object] | None = None) -> object:
     """The data that `to_json` wrote; ``kept`` gives back an object of this side by its number. Raises `WireError`."""
-    if value is None or isinstance(value, bool | int | float | str):
+    kind = type(value)  # what JSON is read as is of these types exactly
+    if kind in _AS_THEY_ARE or kind is int:
         return value
-    if isinstance(value, list):
-        return [from_json(v, kept) for v in value]
-    if not isinstance(value, dict) or len(value) != 1:
+    if kind is list:
+        return [v if type(v) in _AS_THEY_ARE else from_json(v, kept) for v in value]
+    if kind is not dict or len(value) != 1:
         raise WireError("not a value")
-    [(kind, body)] = value.items()
+    [(name, body)] = value.items()
     try:
-        match kind:
+        match name:
             case "int":
                 return int(body, 16)
             case "tuple":
@@ -115,22 +124,26 @@ def from_json(value: Json, kept: Callable[[int], object] | None = None) -> objec
             case "deque":
                 return deque(from_json(v, kept) for v in body)
             case "Decimal":
+                from decimal import Decimal
+
                 return Decimal(str(body))
             case "Fraction":
+                from fractions import Fraction
+
                 return Fraction(str(body)) if len(str(body)) < 10_000 else Fraction(0)
             case "reference":
                 return Reference(int(body[0]), str(body[1])[:200])
             case "kept" if kept is not None:
                 return kept(int(body))
     except (TypeError, ValueError, ArithmeticError, LookupError) as error:
-        raise WireError(f"not a {kind}: {error}") from None
-    raise WireError(f"unknown kind of value {kind!r:.40}")
+        raise WireError(f"not a {name}: {error}") from None
+    raise WireError(f"unknown kind of value {name!r:.40}")
 
 
 class Channel:
     """JSON messages over a stream socket, each after its length in four bytes."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: _socket.socket) -> None:
         self.sock = sock
 
     def send(self, message: Json) -> None:
@@ -147,6 +160,16 @@ class Channel:
             raise WireError(f"a message of {length} bytes; the limit is {MAX_BYTES}")
         return parse(self._exactly(length))
 
+    def receive_with_socket(self) -> tuple[Json, _socket.socket]:
+        """The next message, and the socket that came with it."""
+        head, attached, _, _ = self.sock.recvmsg(4, 64)
+        if not head:
+            raise EOFError
+        (length,) = struct.unpack(">I", head + self._exactly(4 - len(head)))
+        body = parse(self._exactly(length))
+        [fd] = attached_files(attached)
+        return body, _socket.socket(fileno=fd)
+
     def _exactly(self, count: int) -> bytes:
         parts = bytearray()
         while len(parts) < count:
@@ -155,6 +178,14 @@ class Channel:
                 raise EOFError
             parts += part
         return bytes(parts)
+
+
+def attached_files(attached: list[tuple[int, int, bytes]]) -> list[int]:
+    """The open files that came with a message, from its ancillary data (SCM_RIGHTS in unix(7))."""
+    fds = array.array("i")
+    for _, _, data in attached:
+        fds.frombytes(data)
+    return fds.tolist()
 
 
 def parse(body: bytes) -> Json:

@@ -1,0 +1,277 @@
+"""A candidate that serves its functions, and the judge that runs tests on them from another process."""
+
+from __future__ import annotations
+
+import builtins
+import contextlib
+import json
+import linecache
+import random
+import sys
+import traceback
+import types
+from collections.abc import Callable
+from typing import Any
+
+from .program import execute, new_module, show  # noqa: TID251 - the package has another name inside
+from .wire import Channel, Json, WireError, from_json, to_json  # noqa: TID251
+
+# The modules that a test could change for the next by mistake, and that are always loaded.
+_WATCHED = ("builtins", "collections", "copy", "functools", "itertools", "math", "os", "random", "re", "string", "sys")
+
+
+def serve(request: Json, channels: list[Channel]) -> None:
+    """Load a program as a module, then answer the judge's calls to its functions until the judge hangs up."""
+    [judge] = channels
+    kept: dict[int, object] = {}
+
+    def keep(value: object) -> int:
+        kept[id(value)] = value
+        return id(value)
+
+    module = new_module("candidate", request["code"], "<program>")
+    try:
+        execute(request["code"], module)
+    except BaseException as error:
+        judge.send({"error": type(error).__name__, "text": str(error)[:1000]})
+        raise
+    judge.send({"loaded": True})
+    while True:
+        try:
+            message = judge.receive()
+        except EOFError:
+            return
+        judge.send([_answer(m, module, kept, keep) for m in message])
+
+
+def _answer(message: Json, module: types.ModuleType, kept: dict[int, object], keep: Callable[[object], int]) -> Json:
+    try:
+        if "attribute" in message:
+            value = module.__dict__[message["attribute"]]
+            return {"callable": callable(value), "value": to_json(value, keep)}
+        args = [from_json(a, kept.__getitem__) for a in message["args"]]
+        kwargs = {k: from_json(v, kept.__getitem__) for k, v in message["kwargs"].items()}
+        value = module.__dict__[message["call"]](*args, **kwargs)
+        # A test may look at what became of its arguments, so they travel back: they can have changed.
+        return {"value": to_json(value, keep), "args": [to_json(a, keep) for a in args]}
+    except BaseException as error:
+        if isinstance(error, MemoryError):
+            kept.clear()
+        show(error)
+        return {"error": type(error).__name__, "text": str(error)[:1000]}
+
+
+class CandidateError(Exception):
+    """The candidate raised something that is no standard exception, or is gone."""
+
+
+class _Candidate:
+    """The judge's side of `serve`. Calls go over in batches: each way across is a switch of processes, which is what
+    judging costs."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._ahead: dict[str, list[Json]] = {}
+        self._broken = ""
+
+    def begin(self, calls: list[Json]) -> None:
+        """Wait until the program is loaded; have it make ``calls`` ahead, whose results wait here for the tests."""
+        if calls:
+            with contextlib.suppress(OSError):  # a program that is gone shows below
+                self._channel.send(calls)
+        self._read(self._receive())
+        if calls:
+            answers = self._receive()
+            if not isinstance(answers, list) or len(answers) != len(calls):
+                raise CandidateError("the program answered with no answer")
+            for call, answer in zip(calls, answers, strict=True):
+                self._ahead.setdefault(json.dumps(call), []).append(answer)
+
+    def _receive(self) -> Json:
+        if self._broken:
+            raise CandidateError(self._broken)
+        try:
+            return self._channel.receive()
+        except (EOFError, OSError):
+            self._broken = "the program ended"
+        except WireError as error:
+            self._broken = f"the program answered with {error}"
+        raise CandidateError(self._broken)
+
+    def _ask(self, message: Json) -> Json:
+        key = json.dumps(message)
+        if self._ahead.get(key):
+            return self._read(self._ahead[key].pop(0))
+        try:
+            self._channel.send([message])
+        except OSError:
+            self._broken = self._broken or "the program ended"
+        answers = self._receive()
+        if not isinstance(answers, list) or len(answers) != 1:
+            raise CandidateError("the program answered with no answer")
+        return self._read(answers[0])
+
+    def _read(self, answer: Json) -> Json:
+        """An answer, or the exception that it is."""
+        if not isinstance(answer, dict):
+            raise CandidateError("the program answered with no answer")
+        if "error" in answer:
+            kind = getattr(builtins, str(answer["error"]), None)
+            text = str(answer.get("text", ""))[:1000]
+            # A StopIteration would end a loop of the test's own, and so pass it.
+            ends_loops = (StopIteration, StopAsyncIteration)
+            if isinstance(kind, type) and issubclass(kind, Exception) and not issubclass(kind, ends_loops):
+                raise kind(text)
+            raise CandidateError(f"{str(answer['error'])[:100]}: {text}")
+        return answer
+
+    def _value(self, answer: Json, key: str = "value") -> object:
+        try:
+            return from_json(answer.get(key))
+        except (WireError, RecursionError) as error:
+            raise CandidateError(f"the program returned {error}") from None
+
+    def attribute(self, name: str) -> object:
+        """The program's global ``name``: a function that calls it there, or its value."""
+        try:
+            answer = self._ask({"attribute": name})
+        except KeyError:
+            raise NameError(f"name {name!r} is not defined") from None
+        if answer.get("callable") is True:
+            return self.function(name)
+        return self._value(answer)
+
+    def function(self, name: str) -> Callable[..., object]:
+        """A function that calls the program's function ``name`` there and returns plain data."""
+
+        def call(*args: object, **kwargs: object) -> object:
+            body = {
+                "call": name,
+                "args": [to_json(a) for a in args],
+                "kwargs": {k: to_json(v) for k, v in kwargs.items()},
+            }
+            answer = self._ask(body)
+            value = self._value(answer)
+            after = answer.get("args")
+            for mine, theirs in zip(args, after if isinstance(after, list) else (), strict=False):
+                if isinstance(mine, list | dict | set | bytearray) and theirs != to_json(mine):
+                    _become(mine, self._value({"value": theirs}))
+            return value
+
+        call.__name__ = call.__qualname__ = name
+        return call
+
+
+def _become(mine: Any, theirs: Any) -> None:
+    """Change the container ``mine`` to hold what ``theirs`` holds."""
+    if type(mine) is not type(theirs):
+        raise CandidateError("the program changed the type of an argument")
+    mine.clear()
+    (mine.extend if isinstance(mine, list | bytearray) else mine.update)(theirs)
+
+
+class _Globals(dict[str, object]):
+    """A test's globals. What the tests and the trusted prelude do not define is looked up in the program."""
+
+    def __init__(self, candidate: _Candidate) -> None:
+        super().__init__()
+        self._candidate = candidate
+
+    def __missing__(self, name: str) -> object:
+        if hasattr(builtins, name):
+            raise KeyError(name)
+        return self._candidate.attribute(name)
+
+
+def judge(request: Json, channels: list[Channel]) -> None:
+    """Judge one program, and tell the host."""
+    host, program = channels
+    host.send(_run_tests(request, program))
+
+
+def judges(_: Json, channels: list[Channel]) -> None:
+    """Judge one program after another, until the host hangs up. The report says ``last`` when the tests changed this
+    process (a module loaded, or a name of `_WATCHED` given another value), which then judges no more."""
+    [host] = channels
+    modules = set(sys.modules)
+    before = {name: dict(vars(sys.modules[name])) for name in _WATCHED}
+    last = False
+    while not last:
+        try:
+            request, sock = host.receive_with_socket()
+        except EOFError:
+            return
+        random.seed(request["seed"])
+        report = _run_tests(request, Channel(sock))
+        sock.close()
+        last = modules != sys.modules.keys() or any(vars(sys.modules[n]) != before[n] for n in before)
+        host.send({**report, "last": last})
+
+
+def _run_tests(request: Json, program: Channel) -> Json:
+    """Run each test against a program in another process; which passed, and why one did not.
+
+    A test's own lines run here, so its expected values never reach the program, and what the program returns is
+    compared here, as plain data.
+    """
+    candidate = _Candidate(program)
+    results: list[Json] = []
+    entry = request["entry_point"]
+    ahead = [{"call": entry, "args": args, "kwargs": {}} for args in request["ahead"]]
+    try:
+        candidate.begin(ahead)
+    except Exception as error:
+        return {"results": [], "error": f"{type(error).__name__}: {error}"}
+    for number, test in enumerate(request["tests"]):
+        file = f"<test {number}>"
+        linecache.cache[file] = (len(test), None, test.splitlines(keepends=True), file)
+        scope = _Globals(candidate)
+        scope["__name__"] = "tests"
+        scope["_said"] = _said
+        message = ""
+        try:
+            exec(compile(request["prelude"], "<prelude>", "exec", dont_inherit=True), scope)  # noqa: S102
+            if entry:
+                scope[entry] = candidate.function(entry)
+            tree = _explained(test, file) if request["explain"] else test
+            exec(compile(tree, file, "exec", dont_inherit=True), scope)  # noqa: S102
+        except BaseException as error:
+            message = _reason(error, file) or type(error).__name__
+        results.append({"passed": not message, "message": message})
+        if message and request["stop_at_first"]:
+            break
+    return {"results": results, "error": ""}
+
+
+def _explained(test: str, file: str) -> Any:
+    """The syntax tree of ``test`` where each ``assert a == b`` says what ``a`` was."""
+    import ast  # not loaded for the judging that only scores
+
+    class Explain(ast.NodeTransformer):
+        def visit_Assert(self, node: ast.Assert) -> ast.Assert:
+            match node:
+                case ast.Assert(ast.Compare(left, [ast.Eq()], [right]), None):
+                    value = ast.Name("_value", ast.Load())
+                    said = ast.Call(ast.Name("_said", ast.Load()), [value], [])
+                    bind = ast.NamedExpr(ast.Name("_value", ast.Store()), left)
+                    explained = ast.Assert(ast.Compare(bind, [ast.Eq()], [right]), said)
+                    return ast.fix_missing_locations(ast.copy_location(explained, node))
+            return node
+
+    return Explain().visit(ast.parse(test, file))
+
+
+def _said(value: object) -> str:
+    text = repr(value)
+    return f"it was {text if len(text) <= 500 else text[:500] + '…'}"
+
+
+def _reason(error: BaseException, file: str) -> str:
+    """The line of the test that failed and what it raised."""
+    line = ""
+    for frame in traceback.extract_tb(error.__traceback__):
+        if frame.filename == file:
+            line = frame.line or ""
+    kind = type(error).__name__
+    said = f"{kind}: {error}" if str(error) else kind
+    return f"{line}\n{said}" if line else said

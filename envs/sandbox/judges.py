@@ -1,0 +1,96 @@
+"""The host's end of the process that runs the tests: `FreshJudge` for any tests, `LastingJudge` for trusted ones."""
+
+from __future__ import annotations
+
+import json
+import math
+import socket
+import struct
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from agentkit.envs.sandbox.host import Execution, Server
+from agentkit.envs.sandbox.inside.wire import Channel, WireError
+from agentkit.envs.sandbox.values import Ended, SandboxResult
+
+
+class FreshJudge:
+    """A process of ``server`` for one judging."""
+
+    broken = True
+    """Whether it judges no more, and is to be retired."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self._said: list[Any] = []
+        self._execution: Execution | None = None
+
+    def begin(self, request: Mapping[str, Any], program: socket.socket, timeout_s: float) -> None:
+        """Hand over the tests (a request of the role ``judge``) and the socket of the program."""
+        self._execution = self.server.execute(
+            request, timeout_s, sockets=[program], on_message=self._said.append, discard_output=True
+        )
+
+    def wait(self) -> tuple[list[Any], SandboxResult]:
+        """What it said, if anything, and how the judging ended."""
+        assert self._execution is not None
+        return self._said, self._execution.wait()
+
+    def retire(self) -> Server:
+        """End it. Its server is free for other work."""
+        return self.server
+
+    def close(self) -> None:
+        """End it and its server."""
+        self.server.close()
+
+
+class LastingJudge:
+    """A process of ``server`` that runs trusted tests on one program after another. The methods of `FreshJudge`."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.broken = False
+        self._channel, theirs = socket.socketpair()
+        with theirs:
+            self._execution = server.execute(
+                {"role": "judges", "seed": 0}, math.inf, sockets=[theirs], discard_output=True, trusted=True
+            )
+        self._started = self._timeout_s = 0.0
+
+    def begin(self, request: Mapping[str, Any], program: socket.socket, timeout_s: float) -> None:
+        self._started, self._timeout_s = time.monotonic(), timeout_s
+        self._channel.settimeout(timeout_s)
+        body = json.dumps(request).encode()
+        data = struct.pack(">I", len(body)) + body
+        try:
+            self._channel.sendall(data[socket.send_fds(self._channel, [data], [program.fileno()]) :])
+        except OSError:
+            self.broken = True
+
+    def wait(self) -> tuple[list[Any], SandboxResult]:
+        level = self.server.level
+        try:
+            if self.broken:
+                raise EOFError
+            report = Channel(self._channel).receive()
+        except TimeoutError:
+            self.broken = True
+            note = f"the tests took more than {self._timeout_s:g} seconds"
+            return [], SandboxResult(Ended.TIMEOUT, level=level, note=note)
+        except (OSError, EOFError, WireError):
+            self.broken = True
+            return [], SandboxResult(Ended.KILLED, level=level, note="the judge ended in the middle of its tests")
+        self.broken = report["last"]
+        return [report], SandboxResult(Ended.OK, exit_code=0, level=level, wall_s=time.monotonic() - self._started)
+
+    def retire(self) -> Server:
+        self._channel.close()
+        self._execution.stop()
+        self._execution.wait()
+        return self.server
+
+    def close(self) -> None:
+        self._channel.close()
+        self.server.close()
