@@ -343,7 +343,7 @@ def test_a_server_that_fails_in_ways_of_its_own_ends_that_episode_alone(name: st
         def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
             return "Right.", 1.0, True, False, {"success": action == "done"}
 
-    gymnasium.register("tests/Room-v0", entry_point=Room, disable_env_checker=True, order_enforce=False)
+    gymnasium.register("tests/Room-v0", entry_point=lambda **_: Room(), disable_env_checker=True, order_enforce=False)
     try:
         with Server(reply) as server:
             llm = connect(name, server.url, retries=1, timeout_s=0.7)
