@@ -13,6 +13,7 @@ import gymnasium
 import pytest
 
 from agentkit.bench.ablate import ARMS, Ablation, ablate, agent, mcnemar
+from agentkit.bench.compare import Comparison
 from agentkit.envs import text_space
 from agentkit.errors import InvalidValue, UnknownName
 from agentkit.llm import ScriptedLLM
@@ -21,8 +22,8 @@ from agentkit.policy.choose import Choose
 from agentkit.policy.choose_shown import ChooseShown
 from agentkit.policy.generate import ReAct
 from agentkit.runlog import RunLogError
-from agentkit.runner import run
-from agentkit.types import Action, Options, Request, Step, Task, View
+from agentkit.runner import Run, run
+from agentkit.types import Action, Episode, Options, Request, Step, StopReason, Task, View
 
 ROOT = Path(__file__).parents[2]
 DOORS = ("red", "green", "blue")
@@ -199,6 +200,52 @@ def test_mcnemar(better: int, worse: int, p: float) -> None:
     # Tails of the binomial with one half, from the table: 2 * (1 + 10) / 1024 for 1 of 10.
     assert mcnemar(better, worse).p == pytest.approx(p)
     assert mcnemar(worse, better).p == pytest.approx(p)
+
+
+def test_mcnemar_counts_for_the_arm_what_it_alone_solved() -> None:
+    def played(arm: str, *solved: bool) -> tuple[Run, ...]:
+        return tuple(
+            Run(arm, (Episode("e", TASKS[0], 0, 0, "", (), StopReason.STEP_LIMIT, s, float(s)),), "") for s in solved
+        )
+
+    runs = {"none": played("none", False, False, True, False), "knn": played("knn", True, True, False, False)}
+    result = Ablation(Comparison(runs, (TASKS[0],)), ("none", "knn"), "none")
+    assert (result.mcnemar("knn").better, result.mcnemar("knn").worse) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("arm", "shown"),
+    [
+        ("retry", ["way of way 0"]),
+        ("icl", ["episode 4", "episode 3", "episode 2", "episode 1", "episode 0"]),
+        ("recency", ["episode 4", "episode 3", "episode 2"]),
+        ("knn", ["step"]),
+        ("reflections", ["lesson 1", "lesson 2", "lesson 3"]),
+        ("insights", ["strong", "weak"]),
+        ("skills", ["way of way 0", "way of way 1"]),
+        ("all", ["step", "lesson 1", "lesson 2", "lesson 3", "strong", "weak", "way of way 0", "way of way 1"]),
+    ],
+)
+def test_an_arm_shows_its_own_part_of_memory_and_no_other(arm: str, shown: list[str]) -> None:
+    memory = Memory()
+    key = "Find the way 0.\nThree doors."
+    for i in range(5):
+        memory.add(Record("episode", f"episode {i}", key=key, data={"success": True}, task=TASKS[i % 2].name))
+        memory.add(Record("lesson", f"lesson {i}", data={"kind": "trace"}, task=TASKS[i // 4].name))
+    for text, strength in (("weak", 1), ("strong", 3)):
+        memory.add(Record("insight", text, data={"strength": strength}))
+    for i, task in enumerate(TASKS):
+        data = {"success": True, "actions": ["blue"], "observations": ["Three doors."]}
+        memory.add(
+            Record("way", f"way of {task.name}", key=f"Find the way {i}.\nThree doors.", data=data, task=task.name)
+        )
+    memory.add(
+        Record("step", "step", key=f"{key}\nred, green, blue", data={"action": "blue"}, outcome=1.0, task=TASKS[0].name)
+    )
+    made = agent(arm, ChooseShown(), ScriptedLLM(scorer=scores), memory)
+    assert made.recall is not None
+    view = made.recall(View(TASKS[0], "Find the way 0.", "Three doors.", admissible=DOORS), memory)
+    assert [found.record.text for found in (*view.memories, *view.lessons, *view.skills)] == shown
 
 
 def test_mistakes_are_named(tmp_path: Path) -> None:
