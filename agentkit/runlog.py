@@ -115,10 +115,8 @@ class RunLog:
         with self._engine.connect() as connection:
             driver = connection.connection.driver_connection
             assert isinstance(driver, sqlite3.Connection)
-            before, driver.isolation_level = (
-                driver.isolation_level,
-                None,
-            )  # the transaction below is begun by hand, so that it holds the DDL too
+            # The transaction below is begun by hand, so that it holds the DDL too.
+            before, driver.isolation_level = driver.isolation_level, None
             write_ahead(driver)
             connection.exec_driver_sql("begin immediate")
             try:
