@@ -15,7 +15,9 @@ DOCS = Path(__file__).parents[2] / "docs"
 # Each page with the package that its blocks need.
 PAGES = {
     "environments.md": "gymnasium",
+    "worlds/agentdojo.md": "agentdojo",
     "worlds/alfworld.md": "alfworld",
+    "worlds/bfcl.md": "bfcl_eval",
     "worlds/crafter.md": "crafter",
     "worlds/minigrid.md": "minigrid",
     "worlds/reasoning_gym.md": "reasoning_gym",
