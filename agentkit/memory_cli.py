@@ -261,7 +261,8 @@ def skills(
     as_json: AsJson = False,
 ) -> None:
     """The skills of a memory: signature, version, status, and what they depend on."""
-    from agentkit.memory.skills import SkillLibrary, Status
+    from agentkit.memory.skill import Status
+    from agentkit.memory.skills import SkillLibrary
     from agentkit.memory.skills_folder import export_skills
 
     with _opened(store) as memory:

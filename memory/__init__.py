@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from agentkit.memory.records import Diff, Recalled, Record, Where
     from agentkit.memory.rendering import render
     from agentkit.memory.scoring import Scorer, Weighted
-    from agentkit.memory.skills import Skill, SkillLibrary
+    from agentkit.memory.skill import Skill
+    from agentkit.memory.skills import SkillLibrary
     from agentkit.memory.store import Memory, stored_embedder
     from agentkit.memory.view import View
     from agentkit.memory.writes import Transaction
@@ -33,7 +34,7 @@ _EXPORTS = {
     "Recalled": "records",
     "Record": "records",
     "Scorer": "scoring",
-    "Skill": "skills",
+    "Skill": "skill",
     "SkillLibrary": "skills",
     "Transaction": "writes",
     "View": "view",

@@ -16,21 +16,20 @@ import numpy as np
 import numpy.typing as npt
 from sqlalchemy import create_engine, event
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import SQLAlchemyError
 
 from agentkit.errors import InvalidValue, MissingExtra
 from agentkit.memory import knn
 from agentkit.memory.backend import Hits, Mark, Vector
-from agentkit.memory.errors import EmbedderMismatch, NewerSchema, NotAStore, StoreError, StoreFull, UnknownRecord
+from agentkit.memory.errors import EmbedderMismatch, NewerSchema, NotAStore, StoreError, UnknownRecord
 from agentkit.memory.events import FOREVER, Conflict, Event, lineage, seen
 from agentkit.memory.records import Record, Where
-from agentkit.memory.rows import CONTENT, ROW, record_of, row_of
+from agentkit.memory.rows import CONTENT, MARKS, ROW, marks_of, record_of, row_of
 from agentkit.memory.schema import CURRENT, MIGRATIONS, POSTGRES_SPANS, POSTGRES_TYPES
 
 try:
     import psycopg
-    from psycopg.adapt import Dumper
-    from psycopg.pq import Format
+
+    from agentkit.memory import pgvector
 except ImportError as error:
     raise MissingExtra.of("psycopg", "postgres") from error
 
@@ -40,41 +39,10 @@ if TYPE_CHECKING:
 INDEXED = 50_000  # records above which an index is made
 _MOST_INDEXED = 2000  # the largest vector that pgvector's HNSW takes
 _SPARE = 16  # as in `agentkit.memory.knn`: near ties are settled in float64
+_MARKS = MARKS.replace("?", "%s")
 _LAST = "SELECT coalesce(max(seq), 0), (SELECT value FROM meta WHERE key = 'store') FROM log"
 _SPAN = "version, id, born, died, kind, namespace, task, episode, outcome, importance, time, vector"
 _COPIED = 200  # rows above which COPY is used
-
-
-class Packed(bytes):
-    """A vector in pgvector's binary form."""
-
-    @classmethod
-    def of(cls, vector: Vector) -> Packed:
-        return cls(len(vector).to_bytes(2, "big") + b"\0\0" + vector.astype(">f4").tobytes())
-
-
-class _PackedDumper(Dumper):
-    format = Format.BINARY
-
-    def dump(self, obj: Packed) -> bytes:
-        return bytes(obj)
-
-
-@contextmanager
-def translated(where: str) -> Iterator[None]:
-    """Database errors as errors of this package."""
-    try:
-        yield
-    except (SQLAlchemyError, psycopg.Error) as error:
-        original = getattr(error, "orig", None) or error
-        said = str(original).strip()
-        if isinstance(original, psycopg.errors.DiskFull):
-            raise StoreFull(f"{where}: {said}. Nothing of this write was stored; make room, then repeat it.") from error
-        if isinstance(original, psycopg.OperationalError):
-            raise StoreError(
-                f"{where} cannot be reached: {said}. Check that the server runs and the URL is right."
-            ) from error
-        raise StoreError(f"{where}: {said}") from error
 
 
 class PostgresBackend:
@@ -95,7 +63,7 @@ class PostgresBackend:
         event.listen(self._engine, "connect", self._configure)
         self._indexed = False
         try:
-            with translated(self.where):
+            with pgvector.translated(self.where):
                 self._store = self._prepare(embedder, dim, reembed)
                 self._index()
         except BaseException:
@@ -117,8 +85,8 @@ class PostgresBackend:
         row = raw.execute("SELECT to_regtype('vector')::oid").fetchone()
         assert row is not None
         self._vector_oid = int(row[0])
-        dumper = type("VectorDumper", (_PackedDumper,), {"oid": self._vector_oid})
-        raw.adapters.register_dumper(Packed, dumper)
+        dumper = type("VectorDumper", (pgvector.Dumper,), {"oid": self._vector_oid})
+        raw.adapters.register_dumper(pgvector.Packed, dumper)
         raw.commit()
 
     def _sql(self, text: LiteralString) -> psycopg.sql.Composed:
@@ -184,7 +152,7 @@ class PostgresBackend:
             (last,),
         ).fetchall():
             block = embed([row[1] for row in rows])
-            updates = [(Packed.of(v), row[0]) for v, row in zip(block, rows, strict=True)]
+            updates = [(pgvector.Packed.of(v), row[0]) for v, row in zip(block, rows, strict=True)]
             with db.cursor() as cursor:
                 cursor.executemany("UPDATE spans SET vector = %s WHERE version = %s", updates)
             last = rows[-1][0]
@@ -209,7 +177,7 @@ class PostgresBackend:
 
     @contextmanager
     def _connection(self) -> Iterator[Connection]:
-        with translated(self.where), self._engine.connect() as connection:
+        with pgvector.translated(self.where), self._engine.connect() as connection:
             yield cast("Connection", connection.connection.driver_connection)
 
     @contextmanager
@@ -265,7 +233,7 @@ class PostgresBackend:
             self._insert(db, f"log ({', '.join(ROW)})", [(*row[:11], None, *row[12:]) for row in rows])
             self._apply(db, rows)
         if not self._indexed and seqs[-1] > INDEXED and seqs[-1] // 5000 != last // 5000:
-            with translated(self.where):
+            with pgvector.translated(self.where):
                 self._index()
         return seqs[:-1] if token else seqs
 
@@ -336,7 +304,7 @@ class PostgresBackend:
             if op in ("add", "edit"):
                 if ended:
                     flush()
-                packed = Packed.of(np.frombuffer(vector, np.float32))
+                packed = pgvector.Packed.of(np.frombuffer(vector, np.float32))
                 content = (kind, namespace, task, episode, outcome, importance, time)
                 fresh.append((seq, id_, seq, FOREVER, *content, packed))
             elif op == "rollback":
@@ -371,37 +339,9 @@ class PostgresBackend:
 
     # --- reading
 
-    @staticmethod
-    def _filter(where: Where | None, seq: int) -> tuple[str, dict[str, Any], bool]:
-        """An SQL condition, its values, and whether it narrows the search to a part of the records."""
-        parts = ["born <= %(seq)s AND died > %(seq)s"]
-        values: dict[str, Any] = {"seq": seq}
-        narrow = False
-        if where is not None:
-            for part, value, narrows in (
-                ("kind = ANY(%(kinds)s)", None if where.kinds is None else list(where.kinds), True),
-                ("namespace = %(namespace)s", where.namespace, True),
-                ("task = %(task)s", where.task, True),
-                ("episode = %(episode)s", where.episode, True),
-                ("task <> %(exclude_task)s", where.exclude_task, False),
-                ("episode <> %(exclude_episode)s", where.exclude_episode, False),
-                ("id = ANY(%(ids)s)", None if where.ids is None else list(where.ids), True),
-                ("id <> ALL(%(exclude_ids)s)", list(where.exclude_ids) or None, False),
-                ("outcome >= %(min_outcome)s", where.min_outcome, True),
-                ("outcome <= %(max_outcome)s", where.max_outcome, True),
-                ("time >= %(after)s", where.after, True),
-                ("time < %(before)s", where.before, True),
-            ):
-                if value is not None:
-                    name = part[part.index("%(") + 2 : part.index(")s")]
-                    parts.append(part)
-                    values[name] = value
-                    narrow = narrow or narrows
-        return " AND ".join(parts), values, narrow
-
     def search(self, query: Vector, k: int, where: Where | None, seq: int, exact: bool | None) -> Hits:
-        condition, values, narrow = self._filter(where, seq)
-        values |= {"query": Packed.of(query), "k": k + _SPARE}
+        condition, values, narrow = pgvector.condition(where, seq)
+        values |= {"query": pgvector.Packed.of(query), "k": k + _SPARE}
         approximate = exact is not True and self._indexed and not narrow
         columns = "version, id, importance, time, vector, vector <#> %(query)s AS distance"
         order = "distance" if approximate else "distance, id"
@@ -415,20 +355,20 @@ class PostgresBackend:
             outer = f"SELECT version, id, importance, time, vector_send(vector) FROM ({sql}) AS near"  # noqa: S608
             rows = db.execute(outer, values).fetchall()
         if not rows:
-            return _hits([])
-        vectors = np.stack([_unpacked(row[4]) for row in rows])
+            return pgvector.hits([])
+        vectors = np.stack([pgvector.unpacked(row[4]) for row in rows])
         scores = knn.rescore(vectors, query)
         best = np.lexsort(([row[1] for row in rows], -scores))[:k]
-        return _hits([(*rows[i][:2], float(scores[i]), *rows[i][2:4]) for i in best])
+        return pgvector.hits([(*rows[i][:2], float(scores[i]), *rows[i][2:4]) for i in best])
 
     def select(self, where: Where | None, seq: int) -> Hits:
-        condition, values, _ = self._filter(where, seq)
+        condition, values, _ = pgvector.condition(where, seq)
         sql = f"SELECT version, id, 0.0::float8, importance, time FROM spans WHERE {condition} ORDER BY id"  # noqa: S608
         with self._reading() as db:
-            return _hits(db.execute(sql, values).fetchall())
+            return pgvector.hits(db.execute(sql, values).fetchall())
 
     def columns(self, where: Where | None, seq: int) -> dict[str, npt.NDArray[Any]]:
-        condition, values, _ = self._filter(where, seq)
+        condition, values, _ = pgvector.condition(where, seq)
         names = ("version", "id", "kind", "namespace", "task", "episode", "outcome", "importance", "time")
         sql = f"SELECT {', '.join(names)} FROM spans WHERE {condition} ORDER BY id"  # noqa: S608
         with self._reading() as db:
@@ -438,7 +378,7 @@ class PostgresBackend:
         return {n: np.array(c, t) for n, c, t in zip(names, found, types, strict=True)}
 
     def count(self, where: Where | None, seq: int) -> int:
-        condition, values, _ = self._filter(where, seq)
+        condition, values, _ = pgvector.condition(where, seq)
         with self._reading() as db:
             row = db.execute(f"SELECT count(*) FROM spans WHERE {condition}", values).fetchone()  # noqa: S608
         return int(row[0]) if row else 0
@@ -462,18 +402,12 @@ class PostgresBackend:
             rows = db.execute(
                 "SELECT version, vector_send(vector) FROM spans WHERE version = ANY(%s)", (list(versions),)
             ).fetchall()
-        found = {row[0]: _unpacked(row[1]) for row in rows}
+        found = {row[0]: pgvector.unpacked(row[1]) for row in rows}
         return np.stack([found[v] for v in versions]) if versions else np.empty((0, self.dim), np.float32)
 
     def marks(self, after: int, upto: int) -> Iterator[Mark]:
         with self._reading() as db:
-            rows = db.execute(
-                "SELECT seq, op, id, episode, task, outcome, text, data FROM log WHERE seq > %s AND seq <= %s"
-                " AND op IN ('credit', 'token', 'rollback') ORDER BY seq",
-                (after, upto),
-            ).fetchall()
-        for seq, op, id_, episode, task, outcome, text, data in rows:
-            yield Mark(seq, op, id_ or 0, episode or "", task or "", outcome, text or "", data or "{}")
+            return marks_of(db.execute(_MARKS, (after, upto)).fetchall())
 
     def verify(self, repair: bool) -> list[str]:
         """The spans against the log. They hold the vectors, so they are the one thing here that cannot be made anew:
@@ -494,21 +428,6 @@ class PostgresBackend:
         self._engine.dispose()
 
 
-def _unpacked(data: bytes) -> Vector:
-    return np.frombuffer(data, ">f4", offset=4).astype(np.float32)
-
-
-def _hits(rows: Sequence[tuple[Any, ...]]) -> Hits:
-    version, id_, relevance, importance, time = zip(*rows, strict=True) if rows else ((),) * 5
-    return Hits(
-        np.array(version, np.int64),
-        np.array(id_, np.int64),
-        np.array(relevance, np.float64),
-        np.array(importance, np.float64),
-        np.array(time, np.float64),
-    )
-
-
 def stored_embedder(url: str) -> tuple[str, int]:
     """The name and size of the embedder that a store was made with."""
     parsed = make_url(url).set(drivername="postgresql")
@@ -516,7 +435,7 @@ def stored_embedder(url: str) -> tuple[str, int]:
     where = parsed.difference_update_query(["schema"])
     table = psycopg.sql.Identifier(schema, "meta")
     url = where.render_as_string(hide_password=False)
-    with translated(where.render_as_string(hide_password=True)), psycopg.connect(url) as db:
+    with pgvector.translated(where.render_as_string(hide_password=True)), psycopg.connect(url) as db:
         if db.execute("SELECT to_regclass(%s)", (f"{schema}.meta",)).fetchone() == (None,):
             raise NotAStore(f"there is no memory in the schema {schema!r} of {where!r}.")
         meta: dict[str, str] = dict(db.execute(psycopg.sql.SQL("SELECT key, value FROM {}").format(table)).fetchall())

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from agentkit.memory.backend import Mark
 from agentkit.memory.events import Event, resolved
 from agentkit.memory.records import REFERENCES, Record
 
@@ -17,6 +18,12 @@ CONTENT = (
 # What `row_of` gives: first what an index needs of an event, then the rest.
 INDEXED = ("seq", "op", "id", "kind", "namespace", "task", "episode", "outcome", "importance", "time", "text", "vector")
 ROW = (*INDEXED, "step", "key", "data")
+
+# The credits, tokens and rollbacks after one number up to another; "?" stands for a parameter.
+MARKS = (
+    "SELECT seq, op, id, episode, task, outcome, text, data FROM log WHERE seq > ? AND seq <= ?"
+    " AND op IN ('credit', 'token', 'rollback') ORDER BY seq"
+)
 
 
 def row_of(item: Event, seq: int, id_: int, given: Mapping[int, int]) -> tuple[Any, ...]:
@@ -67,3 +74,9 @@ def record_of(row: Sequence[Any]) -> Record:
         id=id_,
         seq=seq,
     )
+
+
+def marks_of(rows: Iterable[Sequence[Any]]) -> Iterator[Mark]:
+    """What `MARKS` gives."""
+    for seq, op, id_, episode, task, outcome, text, data in rows:
+        yield Mark(seq, op, id_ or 0, episode or "", task or "", outcome, text or "", data or "{}")

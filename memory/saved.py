@@ -294,7 +294,7 @@ class SavedIndex(Index):
 
 
 def _write(handle: int, block: npt.NDArray[Any], offset: int) -> None:
-    view = memoryview(block.reshape(-1).view(np.uint8))
+    view = memoryview(block.reshape(-1).view(np.uint8).data)
     while view:
         count = os.pwrite(handle, view, offset)
         view, offset = view[count:], offset + count

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from agentkit.errors import AgentkitError, InvalidValue
-from agentkit.memory.skills import Skill, SkillLibrary, Status
+from agentkit.memory.skill import Skill, Status
+from agentkit.memory.skills import SkillLibrary
 from agentkit.memory.skills_code import InvalidSkill, check_name
 
 _LIMIT = 1_000_000  # bytes of one file: a skill is a function, not a library

@@ -26,7 +26,8 @@ from agentkit.errors import InvalidValue, ModelError, UnknownName
 from agentkit.llm.base import LLM
 from agentkit.llm.meter import metered
 from agentkit.memory import Memory
-from agentkit.memory.skills import Executor, SkillLibrary
+from agentkit.memory.skill import Executor
+from agentkit.memory.skills import SkillLibrary
 from agentkit.policy.base import Policy
 from agentkit.policy.program import Program, new_functions
 from agentkit.types import Action, Episode, StopReason, View

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from agentkit import parsing
 from agentkit.llm.base import LLM
 from agentkit.memory import Recalled
-from agentkit.memory.skills import Skill
+from agentkit.memory.skill import Skill
 from agentkit.memory.skills_code import join
 from agentkit.policy.generate import Generate, invalid
 from agentkit.types import Action, View

@@ -66,8 +66,8 @@ def test_a_reopened_store_uses_its_index_and_answers_the_same(tmp_path: Path, tr
         assert index.generation
         assert answers(memory) == truth
         memory.add(Record("step", "new"), np.ones(DIM))
-        assert index.unsaved == 1
         assert memory.recall(np.ones(DIM), 1)[0].record.text == "new"
+        assert index.unsaved == 1
 
 
 def damage_cut(path: Path) -> None:

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from agentkit.errors import InvalidValue, UnknownName
 from agentkit.memory import Memory, Record
 from agentkit.memory.errors import ReadOnly
-from agentkit.memory.skills import Skill, SkillLibrary, Status
+from agentkit.memory.skill import Skill, Status
+from agentkit.memory.skills import SkillLibrary
 from agentkit.memory.skills_code import InvalidSkill, SkillCycle, join, outline
 
 

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from agentkit.errors import InvalidValue
 from agentkit.memory import Memory
-from agentkit.memory.skills import Skill, SkillLibrary, Status
+from agentkit.memory.skill import Skill, Status
+from agentkit.memory.skills import SkillLibrary
 from agentkit.memory.skills_code import InvalidSkill
 from agentkit.memory.skills_folder import export_skills, folder_name, import_skills, read_skill
 from tests.memory.test_skills import DOUBLE, QUADRUPLE, Subprocess

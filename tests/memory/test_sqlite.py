@@ -12,7 +12,7 @@ import pytest
 from agentkit.memory import HashingEmbedder, Memory, Record, Where, stored_embedder
 from agentkit.memory.errors import EmbedderMismatch, NewerSchema, NotAStore, StoreError
 from agentkit.memory.schema import CURRENT, MIGRATIONS, SQLITE_TYPES
-from agentkit.memory.sqlite import APPLICATION_ID
+from agentkit.memory.sqlite_file import APPLICATION_ID
 
 EMBEDDER = HashingEmbedder(64)
 
