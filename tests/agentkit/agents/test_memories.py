@@ -26,6 +26,7 @@ from agentkit.memory import View as MemoryView
 from agentkit.memory.skills import SkillLibrary
 from agentkit.policy.generate import ReAct
 from agentkit.policy.simple import Random
+from agentkit.recall import RecallSteps
 from agentkit.reflection.consolidate import Changes
 from agentkit.runner import run
 from agentkit.types import Action, Episode, Judgement, Step, StepJudgement, StopReason, Task, View
@@ -198,3 +199,16 @@ def test_a_round_is_consolidated_from_what_was_there_when_it_began() -> None:
     run(agent, Task("agentkit/FrozenLake-v0", name="lake"), trials=2, max_steps=1)
     assert len(part.read) == 2
     assert all(isinstance(read, MemoryView) for read in part.read)
+
+
+def test_steps_of_other_tasks_are_shown_only_where_that_is_asked_for() -> None:
+    memory = Memory()
+    for task in ("hall", "cellar"):
+        memory.add(Record("step", task, key="get out\nA hall.\nleft, right", data={"action": "left"}, task=task))
+
+    def shown(recall: RecallSteps) -> set[str]:
+        return {found.record.text for found in recall(VIEW, memory).memories}
+
+    assert shown(RecallSteps()) == {"hall"}
+    assert shown(RecallSteps(same_task=False)) == {"hall", "cellar"}
+    assert len(RecallSteps(same_task=False, k=1)(VIEW, memory).memories) == 1
