@@ -76,11 +76,11 @@ def read(folder: Path) -> list[Log]:
 
 def _read_file(path: Path) -> QuestionLog | ProgramLog | FlagTrial | TextTrial | CountLog | Unknown:
     try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        return Unknown(path, "it is not text (a pickle is never loaded: it could run anything)")
+        text = path.read_bytes().decode("utf-8", errors="replace").replace("\r\n", "\n")
     except OSError as error:
         return Unknown(path, f"it cannot be opened: {error}")
+    if "\0" in text or text.count("\ufffd") > len(text) / 100:  # a stray byte does not make a log unreadable
+        return Unknown(path, "it is not text (a pickle is never loaded: it could run anything)")
     if not text.strip():
         return Unknown(path, "it is empty")
     if SECTION.search(text):

@@ -114,6 +114,13 @@ def test_a_log_of_questions_is_played_again_with_its_reflections(conformance: Mo
         assert conformance.conform(tmp_path, workers=workers)[0].reproduced == [1, 2]
 
 
+def test_a_stray_byte_and_other_line_ends_do_not_make_a_log_unreadable(conformance: ModuleType, tmp_path: Path) -> None:
+    data = TRIALS.replace("K2 is a mountain", "K2 \xe9 a mountain").replace("\n", "\r\n").encode("latin-1")
+    (tmp_path / "log.txt").write_bytes(data)
+    (report,) = conformance.conform(tmp_path)
+    assert (report.reproduced, report.disagreements) == ([1, 2], [])
+
+
 def test_a_wrong_label_is_named_with_its_task(conformance: ModuleType, tmp_path: Path) -> None:
     (tmp_path / "log.txt").write_text(TRIALS.replace("Finish[canberra]", "Finish[Perth]"))
     (report,) = conformance.conform(tmp_path)
