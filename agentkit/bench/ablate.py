@@ -2,7 +2,7 @@
 
 ::
 
-    result = agentkit.ablate(Choose(history=1), tasks, llm=get_llm("local/smollm2-135m"), seeds=5)
+    result = agentkit.ablate(agentkit.reflexion(llm), "agentkit/FrozenLake-v0", arms=["none", "knn"], seeds=5)
     print(result)
     result.plot("ablation.png")
 """
@@ -177,10 +177,10 @@ def mcnemar(better: int, worse: int) -> McNemar:
 
 
 def ablate(
-    policy: Policy,
-    tasks: Sequence[Task],
+    agent_or_policy: Agent | Policy,
+    env_or_tasks: str | Task | Sequence[Task],
     *,
-    llm: LLM,
+    llm: LLM | None = None,
     arms: Sequence[str] = ARMS,
     control: str = "none",
     seeds: int = 5,
@@ -194,23 +194,32 @@ def ablate(
     folder: str | Path | None = None,
     progress: Callable[[str, int, Episode], None] | None = None,
 ) -> Ablation:
-    """Play ``tasks`` with each arm (see `ARMS`) for ``seeds`` paired lifetimes of ``trials`` trials each.
+    """Play an environment, or tasks, with each arm (see `ARMS`), for ``seeds`` paired lifetimes of ``trials`` trials.
 
-    ``policy`` is the one thing that all arms share; `Choose` becomes `ChooseShown`, so that episodes and ways can be
+    All arms share the policy, the model and the critic. They are those of an agent, whose own memory and reflector are
+    left out, or a policy with ``llm`` and ``critic``. `Choose` becomes `ChooseShown`, so that episodes and ways can be
     shown to it. ``tokens`` is the budget of each arm, the same for all: what an arm spends on reflecting it cannot
     spend on acting. The ``control`` is played too where it is not among the ``arms``.
 
     The run log and the memories are kept in ``folder``; killed and called again with the same arguments, the ablation
     goes on where it was, and arms that were not asked for before are added. Without ``folder`` nothing is kept.
 
-    Raises `UnknownName` for an arm that there is not, and `RunLogError` when the folder holds an ablation of other
-    arguments.
+    Raises `UnknownName` for an arm that there is not, `InvalidValue` for an agent without policy or model, and
+    `RunLogError` when the folder holds an ablation of other arguments.
     """
     chosen = tuple(dict.fromkeys([control, *arms]))
     for arm in chosen:
         if arm not in ARMS:
             raise UnknownName.among("arm", arm, ARMS)
-    made = _shown(policy)
+    if isinstance(agent_or_policy, Agent):
+        given, llm, critic = agent_or_policy.policy, llm or agent_or_policy.llm, critic or agent_or_policy.critic
+    else:
+        given = agent_or_policy
+    if given is None or llm is None:
+        raise InvalidValue("an ablation needs a policy and a model: give an agent that has both, or a policy and llm=.")
+    tasks = [Task(env_or_tasks)] if isinstance(env_or_tasks, str) else env_or_tasks
+    tasks = [tasks] if isinstance(tasks, Task) else list(tasks)
+    made, model = _shown(given), llm
     kept = None if folder is None else Path(folder)
     runs = {}
     with ExitStack() as stack:
@@ -221,9 +230,9 @@ def ablate(
             def make(lifetime: int, arm: str = arm, memories: ExitStack = memories) -> Agent:
                 memories.close()  # of the lifetime before
                 if arm == "none":
-                    return agent(arm, made, llm, None, critic)
+                    return agent(arm, made, model, None, critic)
                 file = ":memory:" if kept is None else kept / f"{arm}-{lifetime}.db"
-                return agent(arm, made, llm, memories.enter_context(Memory(file, embedder=embedder)), critic)
+                return agent(arm, made, model, memories.enter_context(Memory(file, embedder=embedder)), critic)
 
             played = compare(
                 {arm: make},

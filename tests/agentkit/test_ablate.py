@@ -12,18 +12,21 @@ from typing import Any
 import gymnasium
 import pytest
 
+from agentkit.agents.random import random
+from agentkit.agents.reflexion import reflexion
 from agentkit.bench.ablate import ARMS, Ablation, ablate, agent, mcnemar
 from agentkit.bench.compare import Comparison
 from agentkit.envs import text_space
 from agentkit.errors import InvalidValue, UnknownName
 from agentkit.llm import ScriptedLLM
+from agentkit.llm.base import LLM
 from agentkit.memory import Memory, Recalled, Record
 from agentkit.policy.choose import Choose
 from agentkit.policy.choose_shown import ChooseShown
 from agentkit.policy.generate import ReAct
 from agentkit.runlog import RunLogError
 from agentkit.runner import Run, run
-from agentkit.types import Action, Episode, Options, Request, Step, StopReason, Task, View
+from agentkit.types import Action, Episode, Judgement, Options, Request, Step, StopReason, Task, View
 
 ROOT = Path(__file__).parents[2]
 DOORS = ("red", "green", "blue")
@@ -128,6 +131,7 @@ def killable(folder: str, die_at: int) -> str:
 import json, os, signal
 from agentkit.bench.ablate import ablate
 from agentkit.llm import ScriptedLLM
+from agentkit.llm.base import LLM
 from agentkit.policy.choose import Choose
 from tests.agentkit.test_ablate import KILLED_ARMS, TASKS, answers, scores
 calls, played = [], []
@@ -253,6 +257,28 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
         ablate(Choose(), TASKS, llm=ScriptedLLM(scorer=scores), arms=["reflection"])
     with pytest.raises(InvalidValue):
         mcnemar(-1, 0)
+
+
+def test_an_agent_and_an_environment_are_one_line() -> None:
+    llm = ScriptedLLM(answers, scorer=scores)
+    whole = ablate(reflexion(llm), "tests/OneDoor-v0", arms=["knn"], seeds=2, trials=2)
+    parts = ablate(Choose(), [Task("tests/OneDoor-v0")], llm=llm, arms=["knn"], seeds=2, trials=2)
+    assert whole.rows() == parts.rows()
+    single = ablate(reflexion(llm), Task("tests/OneDoor-v0"), arms=["knn"], seeds=2, trials=2)
+    assert single.rows() == parts.rows()
+    for lacking in (random(), Choose()):
+        with pytest.raises(InvalidValue, match="a policy and llm="):
+            ablate(lacking, "tests/OneDoor-v0")
+
+
+def test_the_critic_of_the_agent_is_that_of_every_arm() -> None:
+    class Kind:
+        def judge(self, episode: Episode, llm: LLM | None) -> Judgement:
+            return Judgement(True, 1.0, "fine")
+
+    llm = ScriptedLLM(answers, scorer=scores)
+    result = ablate(reflexion(llm, critic=Kind()), TASKS, arms=["skills"], seeds=1, trials=2)
+    assert all(e.memory_ids for e in result.comparison.runs["skills"][0].episodes if e.trial)  # failures count as ways
 
 
 def test_the_plot_shows_every_arm(tmp_path: Path) -> None:
