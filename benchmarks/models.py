@@ -49,8 +49,28 @@ class Sizes:
     steps: tuple[int, int]
 
 
-FULL = Sizes(3, 256, 30, 256, 5, 48, 4, 9, (12, 30))
-QUICK = Sizes(1, 256, 8, 128, 2, 12, 1, 3, (6, 15))
+FULL = Sizes(
+    rounds=3,
+    episodes=256,
+    remote_steps=30,
+    litellm_episodes=256,
+    litellm_steps=5,
+    tokens=48,
+    sentences=4,
+    scored=9,
+    steps=(12, 30),
+)
+QUICK = Sizes(
+    rounds=1,
+    episodes=256,
+    remote_steps=12,
+    litellm_episodes=128,
+    litellm_steps=2,
+    tokens=12,
+    sentences=1,
+    scored=2,
+    steps=(6, 15),
+)
 
 
 def report(name: str, ratios: Sequence[float], target: float | None, against: str, **more: Any) -> None:

@@ -91,17 +91,14 @@ class _Line:
     """One connection, opened at its first exchange."""
 
     def __init__(self, url: httpx.URL, tls: ssl.SSLContext) -> None:
+        host = url.raw_host.decode("ascii")
         self._connection = (
-            http.client.HTTPSConnection(url.host, url.port, context=tls)
+            http.client.HTTPSConnection(host, url.port or 443, context=tls)
             if url.scheme == "https"
-            else http.client.HTTPConnection(url.host, url.port)
+            else http.client.HTTPConnection(host, url.port or 80)
         )
         self._at = 0.0
-
-    @property
-    def connected(self) -> bool:
-        """Whether the connection was made."""
-        return self._connection.sock is not None
+        self.connected = False
 
     def broken(self) -> bool:
         """Whether the server has closed an idle connection, or said something unasked on it."""
@@ -112,9 +109,10 @@ class _Line:
     def exchange(self, request: httpx.Request, at: float) -> tuple[httpx.Response, bool]:
         """The response, and whether the connection can be used again. Over by ``at``, a moment of `time.monotonic`."""
         self._at = at
-        if self._connection.sock is None:
+        if not self.connected:
             self._connection.timeout = self._left()
             self._connection.connect()
+            self.connected = True
         sock: socket.socket = self._connection.sock
         sock.settimeout(self._left())
         sock.sendall(_wire(request))

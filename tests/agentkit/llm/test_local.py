@@ -173,6 +173,24 @@ def test_bad_requests_are_refused(smollm2: LocalLLM) -> None:
         smollm2.generate([long])
 
 
+def test_a_prompt_that_is_too_long_is_an_error_or_loses_its_oldest_history(
+    smollm2: LocalLLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns = [Message("user", f"You are in room {i}. It is dark, and you hear a bell.") for i in range(8)]
+    asked = Request((Message("system", "Answer briefly."), *turns), temperature=0, max_tokens=6)
+    kept = Request((Message("system", "Answer briefly."), *turns[-2:]), temperature=0, max_tokens=6)
+    monkeypatch.setattr(smollm2._net, "context", smollm2.count_tokens(kept.messages) + 10)
+    with pytest.raises(
+        ContextTooLong, match=rf"has {smollm2.count_tokens(asked.messages)} .*at most {smollm2.context}"
+    ):
+        smollm2.generate([asked])
+    monkeypatch.setattr(smollm2, "overflow", "truncate")
+    ((cut,),), ((expected,),) = smollm2.generate([asked]), smollm2.generate([kept])
+    assert (cut.text, cut.usage.prompt_tokens) == (expected.text, smollm2.count_tokens(kept.messages))
+    with pytest.raises(ContextTooLong):  # the last message alone is too long
+        smollm2.generate([Request((Message("user", "room " * 200),), max_tokens=6)])
+
+
 def test_a_model_that_is_not_there() -> None:
     pytest.importorskip("torch")
     from agentkit.llm import get_llm

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import pickle
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Callable
 from email.utils import formatdate
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -31,6 +34,7 @@ from agentkit.llm.errors import (
     UnknownModel,
 )
 from agentkit.llm.remote import allow_network, prompt_bytes, retry_after
+from agentkit.llm.transport import Lines
 from agentkit.runner import run
 from agentkit.testing.models import check_llm
 from agentkit.types import Action, Message, Options, Request, StopReason, Task, View
@@ -450,6 +454,53 @@ def test_connections_are_kept_and_closed_ones_are_noticed() -> None:
             llm.generate([request()])
         server.join(20)
     assert len(seen) == 4
+
+
+def test_a_proxy_that_the_environment_names_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    allow_network(True)  # put back after each test
+    with Server(script(Reply("by proxy"))) as server:
+        monkeypatch.setenv("HTTP_PROXY", server.url.removesuffix("/v1"))
+        ((answer,),) = connect("openai/tiny", "http://models.example/v1").generate([request()])
+        assert answer.text == "by proxy"
+        assert server.headers[0].startswith("POST http://models.example/v1/chat/completions")
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        connect("openai/tiny", server.url).generate([request()])
+        assert server.headers[1].startswith("POST /v1/chat/completions")
+
+
+def test_https_is_checked_against_the_certificates_of_this_machine(tmp_path: Path) -> None:
+    import ssl
+
+    import httpx
+
+    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
+    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run([*made, "-days", "2", *names], check=True, capture_output=True)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate, key)
+    body = b'{"a": "' + b"x" * 100_000 + b'"}'
+
+    def serve(listening: socket.socket) -> None:
+        for _ in range(2):
+            connection, _ = listening.accept()
+            with contextlib.suppress(OSError), context.wrap_socket(connection, server_side=True) as secure:
+                for _ in range(2):
+                    assert secure.recv(1 << 16).startswith(b"GET /x HTTP/1.1")
+                    secure.sendall(HEAD + b"content-length: %d\r\n\r\n" % len(body) + body)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        server = threading.Thread(target=serve, args=(listening,))
+        server.start()
+        url = f"https://localhost:{listening.getsockname()[1]}/x"
+        with httpx.Client(transport=Lines(20)) as client, pytest.raises(httpx.ConnectError, match="CERTIFICATE"):
+            client.get(url)
+        trusting = Lines(20)
+        trusting._tls.load_verify_locations(certificate)
+        with httpx.Client(transport=trusting) as client:
+            assert client.get(url).content == body
+            assert client.get(url).content == body
+        server.join(20)
 
 
 def test_a_key_with_a_line_break_at_its_end_is_a_key() -> None:
