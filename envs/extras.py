@@ -7,7 +7,11 @@ import os
 from pathlib import Path
 from typing import Any
 
-from agentkit.errors import MissingExtra
+from agentkit.errors import AgentkitError, MissingExtra
+
+
+class MissingProgram(AgentkitError, FileNotFoundError):
+    """A program that is not a Python package is not installed."""
 
 
 def require(module: str, package: str, extra: str) -> Any:

@@ -13,14 +13,9 @@ import subprocess
 import weakref
 from typing import Any
 
-from agentkit.envs.extras import require
-from agentkit.errors import AgentkitError
+from agentkit.envs.extras import MissingProgram, require
 
 _SECONDS_TO_END = 5.0
-
-
-class MissingProgram(AgentkitError, FileNotFoundError):
-    """A program that is not a Python package is not installed."""
 
 
 class Jvm:

@@ -19,7 +19,7 @@ import weakref
 from pathlib import Path
 from typing import Any
 
-from agentkit.envs.jvm import MissingProgram
+from agentkit.envs.extras import MissingProgram
 from agentkit.errors import AgentkitError
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -72,7 +72,7 @@ def find_browser() -> str:
 class Browser:
     """A Chromium with one page. It ends with `close`, with this object, and with this process.
 
-    Raises `agentkit.envs.jvm.MissingProgram` where there is no browser and `BrowserError` where it does not start.
+    Raises `agentkit.envs.extras.MissingProgram` where there is no browser and `BrowserError` where it does not start.
     Not for two threads at once.
     """
 

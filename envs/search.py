@@ -197,6 +197,28 @@ class SearchEnv(gymnasium.Env[str, str]):
         return f"(Result {self._next}/{len(hits)}) {hits[self._next - 1]}"
 
 
+def search_env(
+    questions: Sequence[Question] | str | Path | None = None, cache: str | Path | None = None, wiki: str | None = None
+) -> SearchEnv:
+    """The environment ``agentkit/Search-v0``, from files.
+
+    Args:
+        questions: as for `SearchEnv`. There is no data set in this package: without any, `InvalidValue` says what to
+            give.
+        cache: the JSONL file of pages (see `CachedPages`). With ``wiki`` it need not exist, and grows.
+        wiki: a MediaWiki's ``api.php`` to ask for what the cache does not hold (see `WikiPages`). None asks nobody.
+    """
+    if questions is None or cache is None:
+        lacking = [name for name, value in (("questions", questions), ("cache", cache)) if value is None]
+        raise InvalidValue(
+            f"agentkit/Search-v0 has no data of its own: give {' and '.join(lacking)}. For example "
+            'make("agentkit/Search-v0", questions="questions.jsonl", cache="pages.jsonl"), with lines like '
+            '{"question": "…", "answer": "…"} and {"entity": "…", "text": "…"}; '
+            'wiki="https://en.wikipedia.org/w/api.php" asks Wikipedia for pages that the cache does not hold.'
+        )
+    return SearchEnv(questions, WikiPages(cache, api=wiki) if wiki is not None else CachedPages(cache))
+
+
 def f1(answer: str, reference: str) -> float:
     """The F1 of the words of two answers, as HotpotQA scores them: yes, no and noanswer are right or wrong."""
     said, expected = normalized(answer), normalized(reference)
@@ -257,6 +279,8 @@ def pages_of_log(episodes: Sequence[LoggedEpisode]) -> CachedPages:
 
 def _read_pages(path: Path) -> dict[str, Page]:
     pages = {}
+    if not path.is_file():
+        raise InvalidValue(f"{path}: there is no such file of pages. Give one, or wiki=… to fill it from a wiki.")
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         if line.strip():
             try:

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from gymnasium.spaces import Text
 from gymnasium.spaces.text import alphanumeric
 
 from agentkit.envs import make, register_all
+from agentkit.envs.extras import MissingProgram
 from agentkit.errors import ContractError, InvalidValue
 from agentkit.testing.envtrace import Trace, admissible, difference, finish, play, short
 from agentkit.testing.envwatch import Broken, Env, Findings, Violation, Watched, said
@@ -86,7 +87,8 @@ def check_env(
         seeds: the episodes to play, at least two different ones.
         steps: how many steps an episode is played at most.
         options: passed to each ``reset``.
-        raises: raise `agentkit.errors.ContractError` with the whole report where a rule is broken.
+        raises: raise `agentkit.errors.ContractError` with the whole report where a rule is broken. A package or a
+            program that is not installed is raised in any case, as what it is.
         kwargs: passed to the environment, with an id only.
 
     Rules: ``make``, ``spaces``, ``gymnasium``, ``reset``, ``goal``, ``step``, ``success``, ``score``, ``feedback``,
@@ -139,8 +141,8 @@ class _Check:
             return self.subject
         try:
             env = make(self.subject, **self.kwargs) if isinstance(self.subject, str) else self.subject()
-        except ImportError:
-            raise  # a missing package is no fault of the environment
+        except (ImportError, MissingProgram):
+            raise  # what is not installed is no fault of the environment
         except Exception as error:
             self.findings.broken("make", "the constructor", said(error), "let it be made with the arguments given here")
             raise Broken from error
@@ -232,9 +234,12 @@ class _Check:
 
     def _check_hostile(self, env: Env, solo: Mapping[int, Trace]) -> None:
         files = _files()
+        over = True
         for what, action in HOSTILE.items():
-            self._reset(env, self.seeds[0])
-            self._step(env, action, f"step with {what}")
+            if over:
+                self._reset(env, self.seeds[0])
+            _, _, terminated, truncated, _ = self._step(env, action, f"step with {what}")
+            over = terminated or truncated
         if new := sorted(_files() - files):
             remedy = "refuse what the world's own interpreter takes as a command to itself"
             self.findings.broken("hostile", "step", f"wrote files into the working folder: {new[:5]}", remedy)
@@ -329,7 +334,7 @@ class _Check:
         except Exception as error:
             self.findings.broken("close", "close, called twice", said(error), "called again, close must do nothing")
         deadline = time.monotonic() + _CHILD_SECONDS
-        while (left := _children() - children) and time.monotonic() < deadline:
+        while (left := _children(children)) and time.monotonic() < deadline:
             time.sleep(0.05)
         if left:
             names = ", ".join(f"{pid} ({_command(pid)})" for pid in sorted(left))
@@ -378,8 +383,9 @@ def _files() -> set[str]:
     return set(os.listdir("."))
 
 
-def _children() -> set[int]:
-    """All processes below this one. Without /proc, none are seen."""
+def _children(before: Collection[int] = ()) -> set[int]:
+    """All processes below this one, but those in ``before`` and what is below them: that is theirs, not the
+    environment's. Without /proc, none are seen."""
     parents: dict[int, int] = {}
     for entry in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
@@ -388,7 +394,7 @@ def _children() -> set[int]:
                 parents[int(entry.parent.name)] = int(fields[1])
     below, frontier = set[int](), {os.getpid()}
     while frontier:
-        frontier = {pid for pid, parent in parents.items() if parent in frontier}
+        frontier = {pid for pid, parent in parents.items() if parent in frontier and pid not in before}
         below |= frontier
     return below
 

@@ -9,7 +9,7 @@ import os
 import socket
 import threading
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -170,6 +170,20 @@ class Sandbox:
         self._closed = True
         with self._lock:
             _close_all(self._idle, self._judges)
+
+    def warm(self) -> frozenset[Server]:
+        """The servers that wait for work, those of judges too."""
+        with self._lock:
+            return frozenset([*self._idle, *(judge.server for judge in self._judges)])
+
+    def cool(self, keep: Collection[Server]) -> None:
+        """End the servers that wait for work, but those in ``keep``."""
+        with self._lock:
+            servers = [server for server in self._idle if server not in keep]
+            judges = [judge for judge in self._judges if judge.server not in keep]
+            self._idle[:] = [server for server in self._idle if server in keep]
+            self._judges[:] = [judge for judge in self._judges if judge.server in keep]
+        _close_all(servers, judges)
 
     def __enter__(self) -> Sandbox:
         return self

@@ -14,7 +14,11 @@ _shared: dict[object, tuple[Sandbox, int]] = {}
 
 
 class Lease:
-    """A share in the sandbox that all leases with the same settings hold together."""
+    """A share in the sandbox that all leases with the same settings hold together.
+
+    A lease that is given back takes the idle servers that were started since it was taken with it, so that what an
+    environment started ends with it; those that were warm before stay warm for the other leases.
+    """
 
     def __init__(
         self, *, limits: Limits | None = None, packages: Sequence[str] = (), allow_unisolated: bool = False
@@ -26,6 +30,7 @@ class Lease:
             else:
                 sandbox, count = Sandbox(limits=limits, packages=packages, allow_unisolated=allow_unisolated), 0
             _shared[self._key] = (sandbox, count + 1)
+            self._warm_before = sandbox.warm()
         self.sandbox = sandbox
         self._open = True
 
@@ -38,6 +43,9 @@ class Lease:
             sandbox, count = _shared[self._key]
             if count > 1:
                 _shared[self._key] = (sandbox, count - 1)
-                return
-            del _shared[self._key]
-        sandbox.close()
+            else:
+                del _shared[self._key]
+        if count > 1:
+            sandbox.cool(keep=self._warm_before)
+        else:
+            sandbox.close()

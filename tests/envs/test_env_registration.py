@@ -1,16 +1,58 @@
-"""Ids, what their import costs, and what is said about an unknown one."""
+"""Ids, what their import costs, what is said about an unknown one; and each id keeps the contract."""
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+import warnings
+from pathlib import Path
+from typing import Any
 
 import gymnasium
 import pytest
 
 import agentkit.envs
+from agentkit.envs.extras import MissingProgram
 from agentkit.envs.registration import WORLDS, register_all
-from agentkit.errors import UnknownName
+from agentkit.errors import MissingExtra, UnknownName
+from agentkit.testing import check_env
+
+# What `check_env` is given where its defaults would take long, or where a world has no data of its own.
+ARGUMENTS: dict[str, dict[str, Any]] = {
+    # The smallest rooms: a bathroom.
+    "agentkit/ALFWorld-v0": {"steps": 5, "options": {"task": "pick_and_place_simple", "scene": 401}},
+    "agentkit/CodeTasks-v0": {"path": "tasks.jsonl"},
+    "agentkit/Search-v0": {"questions": "questions.jsonl", "cache": "pages.jsonl"},
+    "agentkit/TextWorld-v0": {"games": 2, "options": {"kind": "coin_collector", "level": 4}},
+    "agentkit/BabyAIProgram-v0": {"steps": 3},
+    "agentkit/CrafterProgram-v0": {"steps": 3},
+    "agentkit/HumanEval-v0": {"steps": 3},
+    "agentkit/TextCraftProgram-v0": {"steps": 3},
+}
+LINES: dict[str, list[dict[str, Any]]] = {
+    "tasks.jsonl": [
+        {"task_id": 1, "text": "Add one.", "code": "def f(x):\n    return x + 1", "test_list": ["assert f(1) == 2"]},
+    ],
+    "questions.jsonl": [{"question": "When did Creed disband?", "answer": "2004"}],
+    "pages.jsonl": [{"entity": "Creed", "text": "A band.\nIt disbanded in 2004."}],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("id", [world.id for world in WORLDS])
+def test_it_keeps_the_contract(id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a folder of its own, with seeds that are not the defaults."""
+    monkeypatch.chdir(tmp_path)
+    for name, rows in LINES.items():
+        Path(name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    try:
+        report = check_env(id, **{"seeds": (11, 3), "steps": 10, **ARGUMENTS.get(id, {})})
+    except (MissingExtra, MissingProgram) as missing:
+        message = f"SKIPPED, NOT PASSED: {id}: {missing}"
+        warnings.warn(message, stacklevel=1)
+        pytest.skip(message)
+    assert report.skipped == ()
 
 
 def test_registering_twice_changes_nothing() -> None:

@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, urlparse
 
 import pytest
 
-from agentkit.envs import clean
+from agentkit.envs import clean, make
 from agentkit.envs.questions import Question
 from agentkit.envs.search import (
     CachedPages,
@@ -25,7 +25,6 @@ from agentkit.envs.search import (
 )
 from agentkit.envs.tools import parse_call
 from agentkit.errors import InvalidValue
-from agentkit.testing import check_env
 
 LOGS = Path(__file__).parents[3] / "shared" / "fixtures" / "reflexion_logs" / "hotpotqa"
 PAGES = {
@@ -72,9 +71,33 @@ def test_search_lookup_and_finish() -> None:
     assert env.step("Finish[the 2004]")[4] == {"success": True, "score": 1.0}
 
 
-def test_it_keeps_the_contract(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert check_env(world).skipped == ()
+def test_the_registered_world_takes_files_and_says_what_is_lacking(tmp_path: Path) -> None:
+    with pytest.raises(InvalidValue, match=r"give questions and cache.*questions\.jsonl.*pages\.jsonl.*wiki="):
+        make("agentkit/Search-v0")
+    questions, cache = tmp_path / "questions.jsonl", tmp_path / "pages.jsonl"
+    questions.write_text('{"question": "When did Creed disband?", "answer": "2004"}\n')
+    with pytest.raises(InvalidValue, match="give cache"):
+        make("agentkit/Search-v0", questions=questions)
+    with pytest.raises(InvalidValue, match=r"pages\.jsonl.*wiki="):
+        make("agentkit/Search-v0", questions=questions, cache=cache)
+    cache.write_text('{"entity": "Creed", "text": "It disbanded in 2004."}\n')
+    with pytest.raises(InvalidValue, match=r"no\.jsonl"):
+        make("agentkit/Search-v0", questions=tmp_path / "no.jsonl", cache=cache)
+    env = make("agentkit/Search-v0", questions=questions, cache=cache, max_episode_steps=2)
+    env.reset(seed=0)
+    assert env.step("Search[creed]")[0] == "It disbanded in 2004."
+    assert env.step("Search[rust]")[2:4] == (False, True)
+    env.close()
+
+
+def test_the_registered_world_asks_a_wiki_where_it_is_told_to(wiki: str, tmp_path: Path) -> None:
+    questions, cache = tmp_path / "questions.jsonl", tmp_path / "pages.jsonl"
+    questions.write_text('{"question": "What was Creed?", "answer": "a band"}\n')
+    for api in (wiki, None):  # then from what it kept alone
+        env = make("agentkit/Search-v0", questions=questions, cache=cache, wiki=api)
+        env.reset(seed=0)
+        assert env.step("Search[Creed (band)]")[0] == "Creed was a band.\nIt ended."
+        env.close()
 
 
 @pytest.mark.parametrize(
