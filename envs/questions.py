@@ -125,6 +125,8 @@ class QuestionEnv(gymnasium.Env[str, str]):
 
 def read_questions(path: Path) -> list[Question]:
     """The items of a JSONL file. Raises `InvalidValue` with the line that is none."""
+    if not path.is_file():
+        raise InvalidValue(f"{path}: there is no such file of questions")
     questions = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         if line.strip():
