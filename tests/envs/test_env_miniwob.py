@@ -97,7 +97,7 @@ def test_part_of_the_reward_is_no_success(env: MiniWobEnv) -> None:
             break
     _, reward, terminated, _, info = env.step(info["admissible_actions"][-2])  # Submit, with one box wrong
     assert terminated
-    assert 0 < reward < 1
+    assert 0 < float(reward) < 1
     assert (info["success"], info["score"]) == (False, reward)
 
 
