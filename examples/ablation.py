@@ -47,7 +47,7 @@ class Size:
     max_steps: int = 12
 
 
-QUICK = Size(tasks=2, lifetimes=2, trials=3, max_steps=6)
+QUICK = Size(tasks=2, lifetimes=2, trials=3, max_steps=5)
 
 
 def tasks(world: str, count: int, seed: int) -> list[Task]:
