@@ -45,7 +45,7 @@ WORLDS: tuple[World, ...] = (
     World("agentkit/FrozenLake-v0", "agentkit.envs.toytext:frozen_lake", 100),
     World("agentkit/HumanEval-v0", "agentkit.envs.code:human_eval_env", None),
     World("agentkit/MiniGrid-v0", "agentkit.envs.minigrid:MiniGridEnv", None, {"level": "MiniGrid-DoorKey-5x5-v0"}),
-    World("agentkit/MiniWoB-v0", "agentkit.envs.miniwob:MiniWobEnv", 30),
+    World("agentkit/MiniWoB-v0", "agentkit.envs.miniwob:MiniWobEnv", 100),
     World("agentkit/ReasoningGym-v0", "agentkit.envs.reasoning_gym:ReasoningGymEnv", None),
     World("agentkit/ScienceWorld-v0", "agentkit.envs.scienceworld:ScienceWorldEnv", 100),
     World("agentkit/Search-v0", "agentkit.envs.search:search_env", 30),

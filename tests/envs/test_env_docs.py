@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from agentkit.envs.miniwob_browser import NAMES
+
 DOCS = Path(__file__).parents[2] / "docs"
 # Each page with the package that its blocks need.
 PAGES = {
@@ -20,6 +22,7 @@ PAGES = {
     "worlds/bfcl.md": "bfcl_eval",
     "worlds/crafter.md": "crafter",
     "worlds/minigrid.md": "minigrid",
+    "worlds/miniwob.md": "miniwob",
     "worlds/reasoning_gym.md": "reasoning_gym",
     "worlds/scienceworld.md": "scienceworld",
     "worlds/search.md": "gymnasium",
@@ -37,6 +40,8 @@ def test_the_blocks_of_a_page_run_and_print_what_it_says(page: str, tmp_path: Pa
         pytest.skip(f"{PAGES[page]} is not installed")
     if PAGES[page] in ("scienceworld", "textworld_express") and shutil.which("java") is None:
         pytest.skip("there is no Java")
+    if PAGES[page] == "miniwob" and not any(map(shutil.which, NAMES)):
+        pytest.skip("there is no browser: apt-get install chromium")
     blocks = [(m[1], m[2]) for m in _BLOCK.finditer((DOCS / page).read_text())]
     program, expected = [], []
     for i, (language, text) in enumerate(blocks):
