@@ -11,6 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from agentkit.llm import LLM, get_llm
+from agentkit.types import Message, Request
+
 Body = dict[str, Any]
 
 
@@ -139,3 +142,22 @@ def completion(reply: Reply, body: Body) -> bytes:
         words = n * len((reply.text or "").split())
         value["usage"] = {"prompt_tokens": prompt, "completion_tokens": words, "total_tokens": prompt + words}
     return json.dumps(value).encode()
+
+
+KEY = "sk-a-secret-of-the-test"
+BACKENDS = ["openai/tiny", "litellm/openai/tiny"]
+
+
+def connect(name: str, url: str, **options: Any) -> LLM:
+    options = {"backoff_s": 0.01, "timeout_s": 20.0, "api_key": KEY, **options}
+    return get_llm(name, base_url=url, **options)
+
+
+def request(text: str = "hello there", **options: Any) -> Request:
+    return Request((Message("user", text),), **options)
+
+
+def script(*replies: Reply) -> Callable[[Body], Reply]:
+    """One reply after the other, the last again and again."""
+    left = list(replies)
+    return lambda _: left.pop(0) if len(left) > 1 else left[0]
