@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, SupportsFloat
+from typing import Any, NamedTuple, SupportsFloat
 
 import gymnasium
 
@@ -12,8 +11,7 @@ from agentkit.envs.spaces import MAX_ACTION, clean, quoted, text_space
 from agentkit.errors import InvalidValue
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What a success rule looks at: the last transition of the wrapped environment, and the sum of its rewards.
 
     ``observation`` and ``info`` are the wrapped environment's own, hence of any type.
@@ -61,9 +59,11 @@ class TextAdapter(gymnasium.Env[str, str]):
         score: Callable[[Outcome], float] | None = None,
     ) -> None:
         self._by_name: dict[str, Any] = {}
+        self._names: list[str] = []
         if isinstance(actions, Mapping):
             if not actions:
                 raise InvalidValue("TextAdapter needs at least one action, for example actions={'left': 0, 'right': 1}")
+            self._names = list(actions)
             self._by_name = {_normal(name): action for name, action in actions.items()}
             if len(self._by_name) < len(actions):
                 raise InvalidValue(f"two actions have the same name but for case or spaces: {sorted(actions)}")
@@ -76,15 +76,21 @@ class TextAdapter(gymnasium.Env[str, str]):
         self._last = Outcome(None, 0.0, False, False, {}, 0.0)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
-        super().reset(seed=seed)
         observation, info = self.env.reset(seed=seed, options=options)
+        inner = self.env.unwrapped
+        if inner._np_random is not None and inner._np_random_seed == seed:
+            # Nothing is drawn here, and a generator costs as much to seed as several steps to take.
+            self._np_random, self._np_random_seed = inner._np_random, seed
+        else:
+            super().reset(seed=seed)
         self._last = Outcome(observation, 0.0, False, False, info, 0.0)
         goal = self._goal if isinstance(self._goal, str) else self._goal(observation)
         self._text = clean(self._describe(observation))
-        return self._text, {"goal": goal, **self._listed()}
+        listed = {"admissible_actions": self._listed()} if self._admissible is not None or self._by_name else {}
+        return self._text, {"goal": goal, **listed}
 
     def step(self, action: str) -> tuple[str, SupportsFloat, bool, bool, dict[str, Any]]:
-        inner = self._by_name.get(action) if self._by_name else None
+        inner = self._by_name.get(action)
         if inner is None:  # not in its plain form
             inner = self._parse(action)
         if inner is None:
@@ -95,10 +101,10 @@ class TextAdapter(gymnasium.Env[str, str]):
             text = clean(f"{feedback}\n{self._text}")
             return text, 0.0, False, False, {**self._judged(), "feedback": feedback}
         observation, reward, terminated, truncated, info = self.env.step(inner)
-        total = self._last.return_ + float(reward)
-        self._last = Outcome(observation, float(reward), bool(terminated), bool(truncated), info, total)
-        self._text = clean(self._describe(observation))
-        return self._text, float(reward), bool(terminated), bool(truncated), self._judged()
+        paid, over, cut = float(reward), bool(terminated), bool(truncated)
+        self._last = Outcome(observation, paid, over, cut, info, self._last.return_ + paid)
+        self._text = text = clean(self._describe(observation))
+        return text, paid, over, cut, self._judged()
 
     def close(self) -> None:
         self.env.close()
@@ -109,17 +115,17 @@ class TextAdapter(gymnasium.Env[str, str]):
         return self._actions(action)
 
     def _judged(self) -> dict[str, Any]:
-        info: dict[str, Any] = {"success": bool(self._success(self._last)), **self._listed()}
+        info: dict[str, Any] = {"success": bool(self._success(self._last))}
+        if self._admissible is not None or self._by_name:
+            info["admissible_actions"] = self._listed()
         if self._score is not None:
             info["score"] = min(1.0, max(0.0, float(self._score(self._last))))
         return info
 
-    def _listed(self) -> dict[str, Any]:
+    def _listed(self) -> list[str]:
         if self._admissible is not None:
-            return {"admissible_actions": list(self._admissible(self._last.observation, self._last.info))}
-        if isinstance(self._actions, Mapping):
-            return {"admissible_actions": list(self._actions)}
-        return {}
+            return list(self._admissible(self._last.observation, self._last.info))
+        return self._names.copy()
 
 
 def _normal(name: str) -> str:

@@ -15,6 +15,7 @@ from agentkit.envs.spaces import MAX_ACTION, clean, quoted, text_space
 from agentkit.envs.tasks import choose, read_options
 
 ACTIONS = ("turn left", "turn right", "go forward", "pick up", "drop", "toggle", "done")
+_NUMBERS = {name: number for number, name in enumerate(ACTIONS)}
 _HIDDEN = ("unseen", "empty", "wall", "floor", "agent")
 _DOOR = {0: "open ", 1: "closed ", 2: "locked "}
 _BOT_STEPS = 500
@@ -37,7 +38,9 @@ class MiniGridEnv(gymnasium.Env[str, str]):
         package = require("minigrid", "minigrid", "minigrid")
         gymnasium.register_envs(package)
         constants = require("minigrid.core.constants", "minigrid", "minigrid")
-        self._objects, self._colors = constants.IDX_TO_OBJECT, constants.IDX_TO_COLOR
+        self._colors = constants.IDX_TO_COLOR
+        self._shown = {i: name for i, name in constants.IDX_TO_OBJECT.items() if name not in _HIDDEN}
+        self._wall = constants.OBJECT_TO_IDX["wall"]
         # It prints a line for each layout that it rejects, and standard output is not ours to fill.
         require("minigrid.envs.babyai.core.roomgrid_level", "minigrid", "minigrid").print = _silent
         self.observation_space, self.action_space = text_space(), text_space(MAX_ACTION)
@@ -59,13 +62,15 @@ class MiniGridEnv(gymnasium.Env[str, str]):
         return self._describe(), info
 
     def step(self, action: str) -> tuple[str, SupportsFloat, bool, bool, dict[str, Any]]:
-        name = " ".join(action.lower().split()) if len(action) <= MAX_ACTION else ""
-        if name not in ACTIONS:
+        name = action
+        if name not in _NUMBERS:
+            name = " ".join(action.lower().split()) if len(action) <= MAX_ACTION else ""
+        if name not in _NUMBERS:
             feedback = f"There is no action {quoted(action)}. Actions: {', '.join(ACTIONS)}."
             info = {"success": False, "feedback": feedback, "admissible_actions": list(ACTIONS)}
             return clean(f"{feedback}\n{self._describe()}"), 0.0, False, False, info
         assert self._grid is not None, "call reset first"
-        self._seen, reward, terminated, truncated, _ = self._grid.step(ACTIONS.index(name))
+        self._seen, reward, terminated, truncated, _ = self._grid.step(_NUMBERS[name])
         info = {"success": bool(terminated) and float(reward) > 0, "admissible_actions": list(ACTIONS)}
         return self._describe(), float(reward), bool(terminated), bool(truncated), info
 
@@ -85,12 +90,11 @@ class MiniGridEnv(gymnasium.Env[str, str]):
         image = self._seen["image"]  # (width, height, 3) uint8: type, color, state; the agent looks up from below
         width, height = image.shape[:2]
         things = []
-        for column in range(width):
-            for row in range(height):
-                kind, color, state = (int(v) for v in image[column, row])
-                name = self._objects[kind]
-                ahead, aside = height - 1 - row, column - width // 2
-                if name not in _HIDDEN and (ahead, aside) != (0, 0):  # at (0, 0) is what the agent carries
+        cells = image.tolist()
+        for aside, cells_aside in enumerate(cells, -(width // 2)):
+            for ahead, (kind, color, state) in zip(range(height - 1, -1, -1), cells_aside, strict=True):
+                if kind in self._shown and (ahead or aside):  # at (0, 0) is what the agent carries
+                    name = self._shown[kind]
                     door = _DOOR[state] if name == "door" else ""
                     where = [_count(ahead, "ahead")] if ahead else []
                     where += [_count(abs(aside), "to the left" if aside < 0 else "to the right")] if aside else []
@@ -98,7 +102,7 @@ class MiniGridEnv(gymnasium.Env[str, str]):
                     things.append(
                         (ahead + abs(aside), f"{article} {door}{self._colors[color]} {name} {' and '.join(where)}")
                     )
-        if int(image[width // 2, height - 2, 0]) == _index(self._objects, "wall"):
+        if cells[width // 2][height - 2][0] == self._wall:
             things.append((1, "a wall 1 step ahead"))
         text = "You see " + ("; ".join(what for _, what in sorted(things)) or "nothing near") + "."
         carried = getattr(self._grid, "carrying", None)
@@ -128,7 +132,3 @@ def _silent(*_: object, **__: object) -> None:
 
 def _count(steps: int, direction: str) -> str:
     return f"{steps} step{'s' * (steps != 1)} {direction}"
-
-
-def _index(names: dict[int, str], name: str) -> int:
-    return next(i for i, n in names.items() if n == name)

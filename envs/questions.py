@@ -16,6 +16,7 @@ from agentkit.envs.spaces import clean, text_space
 from agentkit.errors import InvalidValue, UnknownName
 
 Verifier = Callable[[str, "Question"], "float | bool"]
+_OPTIONS = frozenset({"gold", "index"})
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
 
@@ -91,17 +92,17 @@ class QuestionEnv(gymnasium.Env[str, str]):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
         super().reset(seed=seed)
-        chosen = dict(options or {})
-        gold = chosen.pop("gold", False)
+        options = options or {}
+        if not _OPTIONS.issuperset(options):
+            raise UnknownName.among("option", next(k for k in options if k not in _OPTIONS), sorted(_OPTIONS))
         total = len(self._questions)
-        index = chosen.pop("index", seed % total if seed is not None else int(self.np_random.integers(total)))
-        if chosen:
-            raise UnknownName.among("option", next(iter(chosen)), ["gold", "index"])
+        if (index := options.get("index")) is None:
+            index = seed % total if seed is not None else int(self.np_random.integers(total))
         if not isinstance(index, int) or not 0 <= index < total:
             raise InvalidValue(f"index={index!r}: there are {total} questions")
         self._question, self._left = self._questions[index], self._attempts
         info: dict[str, Any] = {"goal": self._goal}
-        if gold:
+        if options.get("gold"):
             info["gold"] = [self._question.answer]
         return clean(self._question.text), info
 
@@ -109,7 +110,9 @@ class QuestionEnv(gymnasium.Env[str, str]):
         self._left -= 1
         problem = ""
         try:
-            score = min(1.0, max(0.0, float(self._verify(action, self._question))))
+            score = float(self._verify(action, self._question))
+            if not 0.0 <= score <= 1.0:
+                score = min(1.0, max(0.0, score))
         except Exception as error:  # one answer is judged here, and any text may be an answer
             score, problem = 0.0, f" ({type(error).__name__}: {error})"
         success = score == 1.0

@@ -74,9 +74,9 @@ class ReasoningGymEnv(QuestionEnv):
         self._select(self._defaults)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
-        ours = {k: v for k, v in (options or {}).items() if k in self._defaults}
-        if not ours and self._chosen == self._defaults:
+        if self._chosen is self._defaults and not (options and self._defaults.keys() & options):
             return super().reset(seed=seed, options=options)
+        ours = {k: v for k, v in (options or {}).items() if k in self._defaults}
         if "dataset" in ours and ours["dataset"] != self._defaults["dataset"]:
             ours.setdefault("config", {})  # settings belong to their data set
         self._select(read_options(ours, self._defaults))

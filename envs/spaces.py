@@ -51,7 +51,9 @@ def clean(text: str, max_length: int = MAX_OBSERVATION) -> str:
     """``text`` as a member of ``text_space(max_length)``: unknown characters become U+FFFD, carriage returns go, and
     what is too long loses its middle."""
     if text.isascii():  # the common case, at the speed of C
-        strange = not text.isprintable() and _CONTROL.search(text) is not None
+        if text.isprintable() and len(text) <= max_length:
+            return text
+        strange = _CONTROL.search(text) is not None
     else:
         strange = not CHARSET.issuperset(text)
     if strange:

@@ -22,14 +22,14 @@ def frozen_lake(**kwargs: Any) -> TextAdapter:
     Success: the agent stands on the goal. What lies under a tile is seen only by stepping on it.
     """
     lake: Any = gymnasium.make("FrozenLake-v1", disable_env_checker=True, **kwargs).unwrapped
-    tiles = lake.desc.astype(str).ravel()
-    goal_row, goal_column = (int(i) + 1 for i in divmod(list(tiles).index("G"), lake.ncol))
+    tiles = [str(tile) for tile in lake.desc.astype(str).ravel()]
+    goal_row, goal_column = (i + 1 for i in divmod(tiles.index("G"), lake.ncol))
 
     @functools.cache
     def describe(cell: int) -> str:
         row, column = cell // lake.ncol + 1, cell % lake.ncol + 1
         where = f"row {row} of {lake.nrow}, column {column} of {lake.ncol}"
-        match str(tiles[cell]):
+        match tiles[cell]:
             case "H":
                 return f"The ice breaks at {where}: you fell into a hole."
             case "G":
@@ -42,7 +42,7 @@ def frozen_lake(**kwargs: Any) -> TextAdapter:
         goal=f"Walk over the frozen lake to row {goal_row}, column {goal_column} without falling into a hole.",
         describe=describe,
         actions={"go left": 0, "go down": 1, "go right": 2, "go up": 3},
-        success=lambda outcome: bool(tiles[outcome.observation] == "G"),
+        success=lambda outcome: tiles[outcome.observation] == "G",
     )
 
 
@@ -92,6 +92,7 @@ def taxi(**kwargs: Any) -> TextAdapter:
             f"{place(destination)}."
         )
 
+    @functools.cache
     def delivered(state: int) -> bool:
         _, _, passenger, destination = cab.decode(state)
         return bool(passenger == destination)
