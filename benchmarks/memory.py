@@ -327,6 +327,8 @@ def large(folder: Path, data: Data, args: argparse.Namespace) -> None:
         for low in range(0, n, step):
             say(f"filling a store of {n:,}: {low:,}")
             fill(memory, data, step)
+    say("waiting for the disk to take it in")
+    os.sync()
     say("asking it")
     found: dict[str, Any] = {}
 
@@ -361,8 +363,8 @@ def large(folder: Path, data: Data, args: argparse.Namespace) -> None:
     start = time.perf_counter()
     Memory(path, embedder=Given()).close()
     report(f"open {size} without its index, seconds", None, value=round(time.perf_counter() - start, 2))
-    again = dict(answers(path, args))["recall"]
-    report(f"the rebuilt index at {size} gives the same recall", float(again == found["recall"]), ">= 1")
+    os.sync()
+    report(f"recall@10 at {size} with the rebuilt index", dict(answers(path, args))["recall"], ">= 0.98")
 
 
 def main() -> int:

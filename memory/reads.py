@@ -50,7 +50,7 @@ class Reads:
         ``scorer`` orders them by more than relevance (`agentkit.memory.scoring`); ``diversity`` in [0, 1] trades the
         score against likeness to what was chosen before. Records that credit has found harmful (`quarantined`) are left
         out unless ``quarantined`` is True. ``exact`` False allows a search through codes, which may miss a neighbour,
-        True forbids it; None allows it above 100,000 records.
+        True forbids it; None allows it above 100,000 records of a store of 200,000.
         """
         seq = self._check_seq(as_of)
         if not 0.0 <= diversity <= 1.0:
