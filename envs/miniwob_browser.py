@@ -108,6 +108,8 @@ class Browser:
 
     def call(self, method: str, **params: Any) -> dict[str, Any]:
         """The result of a command of the protocol. Raises `BrowserError`."""
+        if not self._end.alive:
+            raise BrowserError(f"{method}: the browser has ended")
         self._number += 1
         number = self._number
         message: dict[str, Any] = {"id": number, "method": method, "params": params}
