@@ -116,6 +116,8 @@ class Browser:
         if self._session is not None:
             message["sessionId"] = self._session
         assert self._process.stdin is not None
+        if self._process.stdin.closed:
+            raise BrowserError(f"{method}: the browser has ended")
         with contextlib.suppress(BrokenPipeError):  # reading says what happened
             self._process.stdin.write(json.dumps(message).encode() + b"\0")
             self._process.stdin.flush()
