@@ -8,7 +8,7 @@ milliseconds, MiB) is given as ``value``, and its ratio is to its target. ``floo
 driver reaches with the same rows, in the same turns: what this disk allows. A store that is not installed is a line
 with ``missing``. Exits 1 when a target is missed. ``--peers`` is the Python interpreter that has the other stores,
 where that is another one. What is being done is said on standard error. Takes about 6 GB of disk and 3 GB of memory at
-full size, and about ten minutes on two cores.
+full size, and three to ten minutes on two cores.
 """
 
 from __future__ import annotations
