@@ -22,7 +22,7 @@ class VaultEnv(gymnasium.Env[str, str]):
         super().reset(seed=seed)
         self.code = "".join(str(d) for d in self.np_random.integers(0, 10, self.digits))
         self.left = self.tries
-        info = {"goal": f"Open the vault: find its code of {self.digits} digits."}
+        info: dict[str, Any] = {"goal": f"Open the vault: find its code of {self.digits} digits."}
         if (options or {}).get("gold"):
             info["gold"] = [self.code]
         return f"The vault is closed. You have {self.left} tries.", info
