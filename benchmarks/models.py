@@ -69,7 +69,7 @@ QUICK = Sizes(
     tokens=12,
     sentences=1,
     scored=2,
-    steps=(6, 15),
+    steps=(5, 12),
 )
 
 
