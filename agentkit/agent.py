@@ -14,6 +14,7 @@ from typing import Any, Protocol, Self
 from agentkit.critic.base import Critic, EnvironmentCritic
 from agentkit.errors import InvalidValue, ModelError
 from agentkit.llm.base import LLM
+from agentkit.llm.errors import ReplayMiss
 from agentkit.llm.meter import instrument, metered
 from agentkit.memory import Memory, Record, Where
 from agentkit.memory import View as MemoryView
@@ -117,6 +118,8 @@ class Agent:
         for episode in episodes:
             try:
                 judgement, found = self._study(episode)
+            except ReplayMiss:
+                raise  # a replay that goes on with other memories is none
             except ModelError as error:
                 failed[episode.id] = f"{type(error).__name__}: {error}"
                 continue

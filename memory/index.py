@@ -149,10 +149,10 @@ class Index:
         mask = self.spans.mask(where, seq)
         used = len(mask) - len(self._base)
         blocks = [(0, self._base), (len(self._base), self._tail[:used])]
-        codes = self._load_codes if self._coded >= APPROXIMATE // 2 else None
+        codes = self._codes_loader() if self._coded >= APPROXIMATE // 2 else None
         return State(mask, self.spans.columns, [b for b in blocks if len(b[1])], codes, self._coded)
 
-    def _load_codes(self, pool: Executor | None) -> Codes:
+    def _codes_loader(self) -> Callable[[Executor | None], Codes]:
         raise NotImplementedError  # nothing is coded here
 
     @staticmethod

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from agentkit.errors import InvalidValue
 from agentkit.memory.backend import Mark
 from agentkit.memory.events import Event, resolved
 from agentkit.memory.records import REFERENCES, Record
@@ -31,7 +33,8 @@ def row_of(item: Event, seq: int, id_: int, given: Mapping[int, int]) -> tuple[A
     record = item.record
     if record is None:
         data = resolved(item.data, ("ids", "eligible"), given)
-        head = (seq, item.op, id_, None, None, item.task, item.episode, item.outcome, None, None, item.text)
+        outcome = None if item.outcome is None else _number("outcome", item.outcome)
+        head = (seq, item.op, id_, None, None, item.task, item.episode, outcome, None, None, item.text)
         return (*head, None, None, None, json.dumps(data) if data else None)
     text = None
     if record.data:
@@ -45,15 +48,26 @@ def row_of(item: Event, seq: int, id_: int, given: Mapping[int, int]) -> tuple[A
         record.namespace,
         record.task,
         record.episode,
-        record.outcome,
-        record.importance,
-        record.time or item.time,
+        None if record.outcome is None else _number("outcome", record.outcome),
+        _number("importance", record.importance),
+        _number("time", record.time or item.time),
         record.text,
         vector,
         record.step,
         record.key or None,
         text,
     )
+
+
+def _number(name: str, value: Any) -> float:
+    """What is not a number is refused before it is written: afterwards no read could make sense of it."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if math.isnan(number):
+        raise InvalidValue(f"{name} is {value!r}; it must be a number.")
+    return number
 
 
 def record_of(row: Sequence[Any]) -> Record:

@@ -34,6 +34,7 @@ FORMAT = 2
 _MAGIC = b"agentkit memory index\n"
 _UNSAVED = 16384  # rows, or a sixteenth of all, that may be unsaved before the index is saved
 _DEAD, _FEW = 0.3, 8192  # the share of ended rows that makes a save compact, and a number that never does
+_BLOCKS = 512  # blocks of codes checked at a time
 _SAMPLES = 8  # rows compared with the log when a saved index is opened
 _COPY = 16384
 
@@ -48,7 +49,7 @@ class SavedIndex(Index):
         self.generation = ""
         self._coder: Coder | None = None
         self._codes_map: npt.NDArray[np.uint8] | None = None
-        self._codes: Codes | None = None
+        self._codes: tuple[npt.NDArray[np.uint8], Codes] | None = None
         self._cold = 0  # ended spans that the layout has put behind the living
 
     # --- saving
@@ -178,13 +179,20 @@ class SavedIndex(Index):
         shape = (self._coded // BLOCK, BLOCK * self._coder.row_bytes)
         self._codes_map, self._codes = np.memmap(self._file("codes"), np.uint8, "r", shape=shape), None
 
-    def _load_codes(self, pool: Executor | None) -> Codes:
-        codes, mapped = self._codes, self._codes_map
-        if codes is None:
-            assert self._coder is not None
-            assert mapped is not None
-            codes = self._codes = Codes(self._coder, mapped, self.threads, pool)
-        return codes
+    def _codes_loader(self) -> Callable[[Executor | None], Codes]:
+        coder, mapped = self._coder, self._codes_map  # those of this layout, whatever is saved before they are loaded
+        assert coder is not None
+        assert mapped is not None
+
+        def load(pool: Executor | None) -> Codes:
+            kept = self._codes
+            if kept is None or kept[0] is not mapped:
+                kept = mapped, Codes(coder, mapped, self.threads, pool)
+                if self._codes_map is mapped:
+                    self._codes = kept
+            return kept[1]
+
+        return load
 
     def _write_index(self, fingerprint: str) -> None:
         columns = {name: np.ascontiguousarray(self.spans.columns[name][: self.spans.n]) for name in COLUMNS}
@@ -208,6 +216,7 @@ class SavedIndex(Index):
             "checksum": crc,
         }
         text = json.dumps(head).encode()
+        text += b" " * (-(len(_MAGIC) + 12 + len(text)) % 8)  # the mapped columns after it are aligned
         target = Path(f"{self.path}-index")
         partial = Path(f"{self.path}-index.part")
         with partial.open("wb") as file:
@@ -290,6 +299,20 @@ class SavedIndex(Index):
             version = int(self.spans.columns["version"][row])
             if self.take(np.array([row]))[0].tobytes() != vector(version):
                 return f"the vector of event {version} is not that of the log"
+        blocks = np.unique(np.asarray(rows) // BLOCK)
+        return self._codes_disagreement(blocks[blocks < self._coded // BLOCK])
+
+    def _codes_disagreement(self, blocks: Rows) -> str:
+        """Which of these blocks of codes is not that of its vectors, empty when none is. A few coordinates at the edge
+        between two levels may be rounded the other way."""
+        for low in range(0, len(blocks), _BLOCKS):
+            some = blocks[low : low + _BLOCKS]
+            assert self._coder is not None
+            assert self._codes_map is not None
+            wanted = self._coder.encode(self.take((some[:, None] * BLOCK + np.arange(BLOCK)).ravel()))
+            wrong = np.mean(wanted != self._codes_map[some], axis=1) > 0.05
+            if wrong.any():
+                return f"the codes of block {some[wrong][0]} are not those of its vectors"
         return ""
 
 

@@ -303,7 +303,7 @@ class SqliteBackend:
         self._apply()
         start = self._index.applied
         last = self._same_store(self._writer.execute(_LAST).fetchone())
-        for low in range(start, last, _APPLIED):
+        while (low := self._index.applied) < last:  # a save may have opened another index
             rows = self._writer.execute(_TAIL, (low, min(last, low + _APPLIED))).fetchall()
             self._index.apply(rows)
             if saving and self._index.due():
@@ -314,8 +314,8 @@ class SqliteBackend:
     def _apply(self) -> None:
         """Apply what was committed here. `seq`, with which every read begins, sees that the index is behind."""
         if self._behind:
-            self._index.apply(self._behind)
-            self._behind = []
+            rows, self._behind = self._behind, []  # first: what is interrupted is read from the log
+            self._index.apply(rows)
 
     def _save(self) -> None:
         """Save the index; the caller holds the lock. What cannot be saved is in the log all the same."""

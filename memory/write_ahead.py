@@ -16,6 +16,6 @@ def write_ahead(connection: sqlite3.Connection, patience_s: float = PATIENCE_S) 
             connection.execute("PRAGMA journal_mode=WAL")
             return
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > last:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > last:
                 raise
         time.sleep(0.01)

@@ -9,6 +9,7 @@ from typing import Any
 
 from agentkit.agent import Agent, Learned, describe
 from agentkit.errors import ModelError
+from agentkit.llm.errors import ReplayMiss
 from agentkit.llm.meter import metered
 from agentkit.reflection.consolidate import Consolidator
 from agentkit.types import Episode
@@ -38,6 +39,8 @@ class Consolidating(Agent):
             try:
                 with metered(purpose="reflect"):
                     changes = part.consolidate(episodes, learned.judgements, reading, self.llm)
+            except ReplayMiss:
+                raise
             except ModelError as error:
                 logger.warning("%s learned nothing from this round: %s", type(part).__name__, error)
                 continue

@@ -24,6 +24,7 @@ from agentkit.critic.base import Critic, EnvironmentCritic
 from agentkit.dialogue import Prompted, derive
 from agentkit.errors import InvalidValue, ModelError, UnknownName
 from agentkit.llm.base import LLM
+from agentkit.llm.errors import ReplayMiss
 from agentkit.llm.meter import metered
 from agentkit.memory import Memory
 from agentkit.memory.skill import Executor
@@ -102,6 +103,8 @@ class Voyager(Agent):
                 with metered(purpose="reflect"):
                     described = self._describe(episode, code)
                 library.add(name, code, described, evidence=episode.id, task=episode.task.name, episode=episode.id)
+            except ReplayMiss:
+                raise
             except (InvalidValue, UnknownName, ModelError) as error:
                 logger.warning("The program of %s is not kept as a skill: %s", episode.id, error)
                 continue

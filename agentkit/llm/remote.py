@@ -62,9 +62,9 @@ class RemoteLLM:
     know the model. ``overflow`` says what becomes of a prompt that the server finds too long: an ``"error"``
     (`ContextTooLong`), or ``"truncate"``, which drops the oldest messages after the system prompt, one by one.
 
-    An empty text is an answer; a response without any is asked for again, and in the end `EmptyCompletion`. A refusal
-    is a completion whose ``finish_reason`` is ``"refused"``. A server that answers with fewer samples than asked for is
-    asked again.
+    An empty text is an answer; a completion without one is an `EmptyCompletion`, and so is, asked for again in vain, a
+    response without completions. A refusal is a completion whose ``finish_reason`` is ``"refused"``. A server that
+    answers with fewer samples than asked for is asked again.
 
     A sending whose answer never came, or cannot be read, may have been computed and billed: its usage is counted as the
     most that it can have been. One that the server answered with an error status is not counted.
@@ -153,6 +153,8 @@ class RemoteLLM:
                     raise paid(error, [lost]) from None
                 lost += getattr(error, "usage", Usage())
                 del messages[first]
+            except (ModelError, BudgetExceeded) as error:
+                raise paid(error, [lost]) from None
         usage = lost + more
         try:
             usage += self._usage(response, request, time.perf_counter() - started)
@@ -223,7 +225,7 @@ class RemoteLLM:
             details = getattr(told, "prompt_tokens_details", None)
             cached = max(0, int(getattr(details, "cached_tokens", None) or 0))
             prompt, answer = max(0, int(told.prompt_tokens or 0)), max(0, int(told.completion_tokens or 0))
-        except (AttributeError, TypeError, ValueError):
+        except (AttributeError, TypeError, ValueError, OverflowError):
             # A server that does not count: the most that it can have been, so that no budget is overrun.
             choices = response.choices if isinstance(response.choices, list) else []
             texts = [getattr(getattr(choice, "message", None), "content", None) for choice in choices]
@@ -348,7 +350,9 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     except ValueError:
         pass
     moment = email.utils.parsedate_tz(headers.get("retry-after", ""))
-    return None if moment is None else max(0.0, email.utils.mktime_tz(moment) - time.time())
+    with contextlib.suppress(ValueError, OverflowError):  # no such day
+        return None if moment is None else max(0.0, email.utils.mktime_tz(moment) - time.time())
+    return None
 
 
 def _sent(error: Exception) -> bool:

@@ -16,6 +16,7 @@ import ssl
 import time
 import urllib.request
 from collections import deque
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
@@ -98,6 +99,7 @@ class _Line:
             else http.client.HTTPConnection(host, url.port or 80)
         )
         self._at = 0.0
+        self._bytes: io.BufferedReader[Any]
         self.connected = False
 
     def broken(self) -> bool:
@@ -115,20 +117,29 @@ class _Line:
             self.connected = True
         sock: socket.socket = self._connection.sock
         sock.settimeout(self._left())
-        sock.sendall(_wire(request))
+        wire, whole = _wire(request), True
+        try:
+            sock.sendall(wire)
+        except (BrokenPipeError, ConnectionResetError):  # it may have refused the request before it read all of it
+            whole = False
+        self._bytes = io.BufferedReader(_Arriving(self))
         reader = http.client.HTTPResponse(self, method=request.method)  # type: ignore[arg-type] # it asks for `makefile`
-        with reader:
+        reader.begin()
+        while reader.status < 200:  # 103 and the like come before the response
+            reader.fp = None  # type: ignore[assignment] # the next one reads on
+            reader = http.client.HTTPResponse(self, method=request.method)  # type: ignore[arg-type]
             reader.begin()
+        with reader:
             body = reader.read(_MOST)
             if reader.length or len(body) == _MOST:  # `read` with a size does not tell what is missing
                 raise http.client.IncompleteRead(body[:100], reader.length)
             headers = [(k.encode("latin-1"), v.encode("latin-1")) for k, v in reader.headers.items()]
             response = httpx.Response(reader.status, headers=headers, stream=httpx.ByteStream(body), request=request)
-            return response, not reader.will_close
+            return response, whole and not reader.will_close
 
-    def makefile(self, _: str) -> io.BufferedReader:
+    def makefile(self, _: str) -> io.BufferedReader[Any]:
         """The bytes that arrive in time."""
-        return io.BufferedReader(_Arriving(self))
+        return self._bytes
 
     def receive_into(self, buffer: memoryview) -> int:
         """Wait for bytes until the time of the exchange is over."""

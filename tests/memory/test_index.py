@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
-from agentkit.memory import Memory, Record, Where
+from agentkit.memory import Memory, Record, Where, index, saved, sqlite
 from agentkit.memory.codes import BLOCK, Coder, Codes
+from agentkit.memory.saved import SavedIndex
 from agentkit.memory.sqlite import SqliteBackend
 
 DIM = 16
@@ -125,6 +127,75 @@ def test_verify_finds_and_repairs_what_opening_does_not_look_at(tmp_path: Path, 
         assert answers(memory) == truth
     with Memory(tmp_path / "m.db", embedder=Given()) as memory:
         assert memory.verify() == []
+
+
+def test_verify_looks_at_the_codes_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index, "APPROXIMATE", 4000)
+    with Memory(tmp_path / "m.db", embedder=Given()) as memory:
+        memory.add_many([Record("step", "")] * 8000, vectors(8000))
+    with Memory(tmp_path / "m.db", embedder=Given()) as memory:
+        assert memory.verify() == []
+    (path,) = tmp_path.glob("m.db-codes-*")
+    data = bytearray(path.read_bytes())
+    third, two = len(data) // 3, 2 * len(data) // (8000 // BLOCK)  # away from what opening looks at
+    data[third : third + two] = bytes(b ^ 0xFF for b in data[third : third + two])
+    path.write_bytes(data)
+    with Memory(tmp_path / "m.db", embedder=Given()) as memory:
+        (problem,) = memory.verify()
+        assert "codes" in problem
+        assert memory.verify() == []
+
+
+def test_an_index_that_another_process_saves_meanwhile_is_taken_over_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(tmp_path / "m.db")
+    save, saves = SqliteBackend._save, 0
+
+    def lose_the_index() -> None:
+        for pattern in ("m.db-index", "m.db-vectors-*", "m.db-codes-*"):
+            for path in tmp_path.glob(pattern):
+                path.unlink()
+
+    def another_saves_first(self: SqliteBackend) -> None:
+        nonlocal saves
+        saves += 1
+        if saves == 2:  # after the first save of the process that is opening
+            lose_the_index()
+            with Memory(tmp_path / "m.db", embedder=Given()) as other:
+                save(backend(other))
+        save(self)
+
+    lose_the_index()
+    monkeypatch.setattr(SavedIndex, "due", lambda _: True)
+    monkeypatch.setattr(sqlite, "_APPLIED", 2000)
+    monkeypatch.setattr(SqliteBackend, "_save", another_saves_first)
+    with Memory(tmp_path / "m.db", embedder=Given()) as memory:
+        assert saves > 2
+        assert memory.count() == N - len(range(1, N, 3))
+        assert memory.verify() == []
+
+
+def test_codes_that_are_loaded_while_another_layout_is_saved_are_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"APPROXIMATE": 4000, "_CANDIDATES": 20, "_LEAST": 100}.items():
+        monkeypatch.setattr(index, name, value)
+    with Memory(tmp_path / "m.db", embedder=Given()) as memory:
+        memory.add_many([Record("step", "")] * 8000, vectors(8000))
+    with Memory(tmp_path / "m.db", embedder=Given()) as memory:
+
+        class Slow(Codes):
+            def __init__(self, *given: Any) -> None:
+                super().__init__(*given)
+                monkeypatch.setattr(saved, "Codes", Codes)  # this once
+                memory.add_many([Record("step", "new")] * 8000, vectors(8000, 2))
+                backend(memory)._save()
+
+        monkeypatch.setattr(saved, "Codes", Slow)
+        memory.recall(vectors(1)[0], 1)
+        of_new = backend(memory)._index.take(np.arange(8000, 16_000, 400))
+        assert [memory.recall(vector, 1)[0].record.text for vector in of_new] == ["new"] * len(of_new)
 
 
 def test_compaction_keeps_every_read(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -331,6 +332,16 @@ def test_a_bad_import_names_the_line_and_adds_nothing(
     with pytest.raises(InvalidValue, match=message):
         memory.import_jsonl(tmp_path / "bad.jsonl")
     assert memory.seq == 0
+
+
+@pytest.mark.parametrize("field", ["importance", "outcome", "time"])
+@pytest.mark.parametrize("value", ["high", float("nan")])
+def test_what_is_no_number_is_refused_before_it_is_written(memory: Memory, field: str, value: Any) -> None:
+    with pytest.raises(InvalidValue, match=f"{field} is {value!r}; it must be a number"):
+        memory.add(Record("step", "x", **{field: value}))
+    assert memory.seq == 0
+    memory.add(Record("step", "y", outcome=np.float32(0.5)))  # type: ignore[arg-type]
+    assert [r.outcome for r in memory.records()] == [0.5]
 
 
 def test_vectors_are_checked(memory: Memory) -> None:

@@ -22,7 +22,8 @@ class Reply:
     """What the server does with one request.
 
     ``raw`` replaces the body; ``cut`` breaks the connection within it, ``reset`` does so without a goodbye; ``wire``
-    replaces all that is sent, and the connection is closed after it; ``drip_s`` is the pause after each byte.
+    replaces all that is sent, and the connection is closed after it; ``drip_s`` is the pause after each byte;
+    ``early`` sends hints (status 103) before the response.
     """
 
     text: str | None = "hello"
@@ -34,6 +35,7 @@ class Reply:
     reset: bool = False
     wire: bytes | None = None
     drip_s: float = 0.0
+    early: bool = False
     extra: dict[str, Any] = field(default_factory=dict)
     n: int | None = None
     usage: bool = True
@@ -105,6 +107,10 @@ class Server:
             return False
         raw = completion(reply, body) if reply.raw is None else reply.raw
         headers = {"content-type": "application/json", "content-length": str(len(raw)), **reply.headers}
+        if reply.early:
+            writer.write(b"HTTP/1.1 103 Early Hints\r\nlink: </style.css>\r\n\r\n")
+            await writer.drain()
+            await asyncio.sleep(0.05)
         writer.write(f"HTTP/1.1 {reply.status} X\r\n".encode())
         writer.write("".join(f"{k}: {v}\r\n" for k, v in headers.items()).encode() + b"\r\n")
         if reply.cut or reply.reset:

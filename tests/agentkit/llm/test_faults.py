@@ -7,10 +7,12 @@ import itertools
 import socket
 import subprocess
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import gymnasium
+import httpx
 import pytest
 
 from agentkit.agent import Agent
@@ -103,6 +105,42 @@ def test_what_the_server_says_of_itself_is_not_believed_blindly() -> None:
     with Server(script(Reply(raw=GOOD.replace(b'"prompt_tokens": 0', b'"prompt_tokens": "many"')))) as server:
         ((answer,),) = connect("openai/tiny", server.url).generate([request("hello")])
         assert answer.usage.prompt_tokens >= len("hello")
+
+
+def test_a_count_that_is_no_number_is_no_count() -> None:
+    with Server(script(Reply(raw=GOOD.replace(b'"prompt_tokens": ', b'"prompt_tokens": 1e999, "x": ')))) as server:
+        ((completion,),) = connect("openai/tiny", server.url).generate([request()])
+    assert completion.text == "hello"
+    assert completion.usage.prompt_tokens > 0
+
+
+def test_hints_before_a_response_are_not_the_response() -> None:
+    with Server(lambda body: Reply("to " + body["messages"][-1]["content"], early=True)) as server:
+        llm = connect("openai/tiny", server.url, retries=0)
+        assert [llm.generate([request(text)])[0][0].text for text in "abc"] == ["to a", "to b", "to c"]
+        many = llm.generate([request(str(i)) for i in range(8)])
+        assert [completions[0].text for completions in many] == [f"to {i}" for i in range(8)]
+
+
+def test_a_server_that_refuses_before_it_has_read_everything_is_heard() -> None:
+    body = b'{"error": {"message": "too large"}}'
+    refusal = b"HTTP/1.1 413 X\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(body) + body
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def refuse() -> None:
+            connection, _ = listening.accept()
+            with connection:
+                connection.recv(1000)
+                connection.sendall(refusal)
+                connection.shutdown(socket.SHUT_WR)
+                time.sleep(0.5)  # so that the refusal is there before the connection breaks
+
+        thread = threading.Thread(target=refuse)
+        thread.start()
+        with httpx.Client(transport=Lines(10.0)) as client:
+            answer = client.post(f"http://127.0.0.1:{listening.getsockname()[1]}/", content=b"x" * (32 << 20))
+        thread.join()
+    assert (answer.status_code, answer.content) == (413, body)
 
 
 @pytest.mark.parametrize("name", BACKENDS)

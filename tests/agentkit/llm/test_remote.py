@@ -137,6 +137,7 @@ def test_retry_after_in_all_its_forms() -> None:
     assert retry_after({"retry-after": "-3"}) == 0
     assert retry_after({"retry-after": "soon"}) is None
     assert retry_after({}) is None
+    assert retry_after({"retry-after": "Fri, 31 Dec 99999 23:59:59 GMT"}) is None
     wait = retry_after({"retry-after": formatdate(time.time() + 100, usegmt=True)})
     assert wait == pytest.approx(100, abs=5)
 
