@@ -12,6 +12,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from agentkit.syntax import parse_expression, parse_module
+
 _FENCE = re.compile(r"```[ \t]*([\w+-]*)[ \t]*\n(.*?)(?:\n[ \t]*```|\Z)", re.DOTALL)
 _THINK = re.compile(r"<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)", re.DOTALL | re.IGNORECASE)
 _GOAL = re.compile(r"^\W*(?:next\s+)?(?:task|goal)\W*:\W*(.+)$", re.IGNORECASE | re.MULTILINE)
@@ -251,7 +253,7 @@ def _key(text: str) -> str:
 def _is_program(text: str) -> bool:
     begun = re.match(r"(?:[ \t]*\n)*[ \t]", text)
     try:
-        body = ast.parse(f"def begun():\n{text}" if begun else text).body
+        body = parse_module(f"def begun():\n{text}" if begun else text).body
     except (SyntaxError, ValueError, MemoryError, RecursionError):
         return False
     return any(not (isinstance(s, ast.Expr) and isinstance(s.value, (ast.Name, ast.Constant))) for s in body)
@@ -323,7 +325,7 @@ def _python_calls(text: str) -> list[ast.Call]:
             depth += (text[end] == "(") - (text[end] == ")")
             if depth == 0:
                 try:
-                    tree = ast.parse(text[begin.start() : end + 1], mode="eval").body
+                    tree = parse_expression(text[begin.start() : end + 1])
                 except (SyntaxError, ValueError, MemoryError, RecursionError):
                     continue
                 if isinstance(tree, ast.Call):

@@ -232,7 +232,9 @@ def _check_memory(agent: Agent, logged: LoggedRun, round_: int, memory_seq: int 
 def _notes(agent: Agent, logged: LoggedRun, episodes: Sequence[Episode]) -> Iterator[str]:
     broken = Counter(episode.stop_reason for episode in episodes if episode.error)
     for reason, count in sorted(broken.items()):
-        yield f"{count} of {len(episodes)} episodes ended as {reason}; they count as not solved."
+        first = next(episode.error for episode in episodes if episode.error and episode.stop_reason == reason)
+        said = first.strip().rpartition("\n")[2][:200]
+        yield f"{count} of {len(episodes)} episodes ended as {reason}; they count as not solved. The first: {said}"
     rounds = logged.log.query(
         "select round, memory_seq, learned from rounds where run=:run order by round", run=logged.name
     )

@@ -1,7 +1,7 @@
 """One answer from several: by majority, by likelihood, and with as many samples as it takes.
 
 Pure functions of answers; who samples them is another matter (`agentkit.policy.consistent`,
-`agentkit.critic.consistency`).
+`agentkit.critic.ensemble`).
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from agentkit.errors import AgentkitError, InvalidValue, MissingExtra
+from agentkit.syntax import parse_expression, parse_module
 
 
 class TaskFileError(AgentkitError, ValueError):
@@ -89,12 +90,12 @@ def _tasks(lines: Iterable[str], path: Path, show_tests: int) -> Iterable[CodeTa
 def human_eval_task(row: Mapping[str, Any]) -> CodeTask:
     """A task of HumanEval's shape. Raises KeyError or SyntaxError for what is none."""
     prompt, entry, test = str(row["prompt"]), str(row["entry_point"]), str(row["test"])
-    if not any(isinstance(n, ast.Expr) and isinstance(n.value, ast.Call) for n in ast.parse(test).body):
+    if not any(isinstance(n, ast.Expr) and isinstance(n.value, ast.Call) for n in parse_module(test).body):
         test += f"\ncheck({entry})\n"
     preamble, examples = _read_prompt(prompt, entry)
     known = str(row.get("canonical_solution", ""))
     return CodeTask(
-        name=str(row.get("task_id") or row["name"]),
+        name=str(row["name"] if row.get("task_id") is None else row["task_id"]),
         entry_point=entry,
         prompt=prompt,
         hidden=(test,),
@@ -127,8 +128,10 @@ def mbpp_task(row: Mapping[str, Any], show_tests: int = 0) -> CodeTask:
 
 def _called(test: str, solution: str) -> str:
     """The function under test: the first called name that the solution defines, or else that is no builtin."""
-    called = [n.func.id for n in ast.walk(ast.parse(test)) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)]
-    defined = {n.name for n in ast.parse(solution).body if isinstance(n, ast.FunctionDef)}
+    called = [
+        n.func.id for n in ast.walk(parse_module(test)) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)
+    ]
+    defined = {n.name for n in parse_module(solution).body if isinstance(n, ast.FunctionDef)}
     for name in called:
         if name in defined or (not defined and not hasattr(builtins, name)):
             return name
@@ -138,7 +141,7 @@ def _called(test: str, solution: str) -> str:
 def _read_prompt(prompt: str, entry: str) -> tuple[str, tuple[str, ...]]:
     """The code before the function, and the doctest examples in its docstring as tests."""
     try:
-        tree = ast.parse(prompt + "\n    pass\n")
+        tree = parse_module(prompt + "\n    pass\n")
     except SyntaxError:
         return "", ()
     for node in tree.body:
@@ -159,7 +162,7 @@ def _examples(text: str, entry: str) -> tuple[str, ...]:
     tests = []
     for call, want in pairs:
         try:
-            called = ast.parse(call, mode="eval").body
+            called = parse_expression(call)
             ast.literal_eval(want)
         except (SyntaxError, ValueError):
             continue  # an example whose result is described, or printed over several lines

@@ -18,6 +18,7 @@ import numpy as np
 
 from agentkit.envs.spaces import clean, quoted, text_space
 from agentkit.errors import ContractError
+from agentkit.syntax import parse_expression
 
 _BRACKETS = re.compile(r"\s*([A-Za-z_][\w.]*)\[(.*)\]\s*\Z", re.DOTALL)
 _NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
@@ -71,7 +72,7 @@ def _from_json(text: str) -> Call | None:
 
 def _from_python(text: str) -> Call | None:
     try:
-        call = ast.parse(text, mode="eval").body
+        call = parse_expression(text)
         if not isinstance(call, ast.Call) or not isinstance(call.func, (ast.Name, ast.Attribute)):
             return None
         args = tuple(ast.literal_eval(a) for a in call.args)

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from agentkit.errors import AgentkitError
+from agentkit.syntax import parse_module
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 _RESERVED = frozenset(dir(builtins)) | frozenset(keyword.kwlist) | frozenset(keyword.softkwlist)
@@ -64,7 +65,7 @@ def outline(name: str, code: str) -> Outline:
 def parse(code: str, what: str) -> ast.Module:
     """The syntax tree of a program that compiles. Nothing is run. Raises `InvalidSkill`."""
     try:
-        tree = ast.parse(code)
+        tree = parse_module(code)
         compile(tree, "<skill>", "exec")
     except SyntaxError as error:
         raise InvalidSkill(f"{what} is not valid Python: {error.msg} (line {error.lineno})") from error
@@ -79,7 +80,7 @@ def join(parts: Iterable[str]) -> str:
     bodies: list[str] = []
     for part in parts:
         lines = part.split("\n")
-        for node in ast.parse(part).body:
+        for node in parse_module(part).body:
             if isinstance(node, ast.ImportFrom) and node.module == "__future__":
                 features |= {alias.name for alias in node.names}
                 first, last = node.lineno - 1, (node.end_lineno or node.lineno) - 1

@@ -31,6 +31,7 @@ from agentkit.memory.skill import Executor
 from agentkit.memory.skills import SkillLibrary
 from agentkit.policy.base import Policy
 from agentkit.policy.program import Program, new_functions
+from agentkit.syntax import parse_module
 from agentkit.types import Action, Episode, StopReason, View
 
 logger = logging.getLogger(__name__)
@@ -144,7 +145,7 @@ def skill_of(program: str, known: set[str]) -> tuple[str, str]:
     with its imports. Empty where the program defines none."""
     try:
         functions = new_functions(program, sorted(known))
-        tree = ast.parse(program)
+        tree = parse_module(program)
     except (SyntaxError, ValueError):
         return "", ""
     if not functions:

@@ -35,14 +35,14 @@ def program_log(path: Path, rows: list[dict[str, Any]], problems: list[str]) -> 
     """A log of programs from its rows; rows without what is needed are problems."""
     found: dict[str, Written] = {}
     for number, row in enumerate(rows, start=1):
-        name = str(row.get("task_id") or row.get("name") or f"row {number}")
+        name = str(next((row[k] for k in ("task_id", "name") if row.get(k) is not None), f"row {number}"))
         missing = [k for k in ("prompt", "entry_point", "solution", "is_solved") if k not in row]
         if missing:
             problems.append(f"{name} has no {', '.join(missing)}")
             continue
         if name in found:
             problems.append(f"{name} occurs twice; row {number} is the one that counts")
-        solution, solved = str(row["solution"] or ""), bool(row["is_solved"])
+        solution, solved = str(row["solution"] or ""), row["is_solved"] in (True, "True", "true")
         written = "\n".join(map(str, row["solution"])) if isinstance(row["solution"], list) else ""
         if written:  # tests that the model wrote, held against the known solution
             solution = str(row.get("canonical_solution", ""))

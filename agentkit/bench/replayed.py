@@ -32,6 +32,7 @@ from agentkit.policy.generate import ReAct
 from agentkit.policy.program import Program
 from agentkit.reflection.verbal import VerbalReflector
 from agentkit.runner import Run, run
+from agentkit.syntax import parse_module
 from agentkit.types import Action, Episode, Options, Request, Step, Task
 
 _LONG = 100_000  # tokens: nothing of a log is cut
@@ -334,7 +335,7 @@ def _why(row: Written, rows: Sequence[Written], sandbox: Sandbox, passes: bool) 
 def _names(program: str) -> tuple[set[str], set[str]]:
     """The names that a program binds at its top level, and those that it uses."""
     try:
-        tree = ast.parse(program)
+        tree = parse_module(program)
     except (SyntaxError, ValueError):
         return set(), set()
     bound: set[str] = set()

@@ -11,6 +11,7 @@ from agentkit import parsing
 from agentkit.dialogue import Prompted, derive
 from agentkit.errors import ContractError
 from agentkit.llm.base import LLM
+from agentkit.syntax import parse_module
 from agentkit.types import Episode, Judgement
 
 
@@ -95,7 +96,7 @@ def assertions(answer: str) -> list[str] | None:
     """The assert statements in an answer that are Python, each a test."""
     text = parsing.program(answer) or answer
     try:
-        nodes = ast.parse(text).body
+        nodes = parse_module(text).body
     except (SyntaxError, ValueError):
         nodes = [node for line in text.splitlines() for node in _parsed(line.strip())]
     return list(dict.fromkeys(ast.unparse(node) for node in nodes if isinstance(node, ast.Assert))) or None
@@ -103,6 +104,6 @@ def assertions(answer: str) -> list[str] | None:
 
 def _parsed(line: str) -> list[ast.stmt]:
     try:
-        return ast.parse(line).body
+        return parse_module(line).body
     except (SyntaxError, ValueError):
         return []

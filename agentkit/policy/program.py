@@ -16,6 +16,7 @@ from agentkit.memory import Recalled
 from agentkit.memory.skill import Skill
 from agentkit.memory.skills_code import join
 from agentkit.policy.generate import Generate, invalid
+from agentkit.syntax import parse_module
 from agentkit.types import Action, View
 
 
@@ -44,7 +45,7 @@ def with_skills(program: str, recalled: Sequence[Recalled]) -> str:
     known = {skill.name: skill for skill in (Skill.of(found.record) for found in recalled)}
     if not known or program[:1] in " \t":  # the rest of a function that the prompt began: nothing can go before it
         return program
-    tree = ast.parse(program)
+    tree = parse_module(program)
     defined = {
         node.name for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef, ast.AsyncFunctionDef))
     }
@@ -64,7 +65,7 @@ def with_skills(program: str, recalled: Sequence[Recalled]) -> str:
 
 def new_functions(program: str, known: Sequence[str] = ()) -> dict[str, str]:
     """The functions that a program defines at its top level and that are not ``known``: name -> source, in order."""
-    tree = ast.parse(program)
+    tree = parse_module(program)
     found: dict[str, str] = {}
     for node in tree.body:
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.name not in known:

@@ -109,12 +109,13 @@ class _Check:
     findings: Findings = field(default_factory=Findings)
     skipped: list[str] = field(default_factory=list)
     name: str = ""
+    files: set[str] = field(default_factory=set)
 
     # -- the order of the checks -------------------------------------------------------------------------------
 
     def run(self, raises: bool) -> Report:
         self.name = self.subject if isinstance(self.subject, str) else _name(self.subject)
-        children = _children()
+        children, self.files = _children(), _files()
         with contextlib.suppress(Broken):
             env = self._make()
             try:
@@ -233,15 +234,14 @@ class _Check:
                 )
 
     def _check_hostile(self, env: Env, solo: Mapping[int, Trace]) -> None:
-        files = _files()
         over = True
         for what, action in HOSTILE.items():
             if over:
                 self._reset(env, self.seeds[0])
             _, _, terminated, truncated, _ = self._step(env, action, f"step with {what}")
             over = terminated or truncated
-        if new := sorted(_files() - files):
-            remedy = "refuse what the world's own interpreter takes as a command to itself"
+        if new := sorted(_files() - self.files):
+            remedy = "write to a temporary folder, and refuse what an interpreter takes as a command to itself"
             self.findings.broken("hostile", "step", f"wrote files into the working folder: {new[:5]}", remedy)
         again = self._episode(env, self.seeds[0])
         if again.digest != solo[self.seeds[0]].digest:
@@ -380,7 +380,7 @@ def _numpy_state() -> str:
 
 
 def _files() -> set[str]:
-    return set(os.listdir("."))
+    return set(os.listdir(".")) - {"__pycache__"}
 
 
 def _children(before: Collection[int] = ()) -> set[int]:

@@ -19,6 +19,7 @@ from agentkit.envs.sandbox.judges import FreshJudge, LastingJudge
 from agentkit.envs.sandbox.launch import WALLS, Wall
 from agentkit.envs.sandbox.values import Ended, Level, Limits, SandboxResult, SandboxUnavailable, TestResult, Verdict
 from agentkit.errors import InvalidValue
+from agentkit.syntax import parse_module
 
 _JUDGE_EXTRA_S = 2.0
 
@@ -273,7 +274,7 @@ def _calls_ahead(tests: tuple[str, ...], entry_point: str) -> list[Any]:
         return []
     found: list[tuple[int, int, Any]] = []
     try:
-        for node in ast.walk(ast.parse(tests[0])):
+        for node in ast.walk(parse_module(tests[0])):
             match node:
                 case ast.Call(ast.Name(name), args, []) if name in (entry_point, "candidate"):
                     with contextlib.suppress(ValueError, TypeError, WireError):  # not made of literals

@@ -273,7 +273,8 @@ def test_a_world_that_raises_ends_its_episode_and_the_run_goes_on(tmp_path: Path
     assert played.episodes[0].stop_reason == StopReason.ENV_ERROR
     assert all(e.stop_reason != StopReason.ENV_ERROR for e in played.episodes[1:])
     assert len(made) == 2, "a world that raised is not lent again"
-    assert played.notes == ("1 of 3 episodes ended as env_error; they count as not solved.",)
+    said = "1 of 3 episodes ended as env_error; they count as not solved. The first: OSError: the disk of this world is gone"
+    assert played.notes == (said,)
     with RunLog(tmp_path / "run.db") as log:
         (row,) = log.query("select error, success from episodes where stop_reason='env_error'")
     assert "Traceback" in row["error"]

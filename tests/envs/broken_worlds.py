@@ -97,6 +97,13 @@ class WritesFiles(Good):
         return super().step(action)
 
 
+class WritesFilesAlways(Good):
+    def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
+        with open("journal.txt", "a") as file:
+            file.write(action)
+        return super().step(action)
+
+
 class GlobalRandom(Good):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
         text, info = super().reset(seed=seed, options=options)

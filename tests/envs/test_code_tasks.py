@@ -142,3 +142,9 @@ def test_what_is_no_task_is_named(tmp_path: Path, line: str) -> None:
     path.write_text(json.dumps(MBPP) + "\n" + line + "\n")
     with pytest.raises(TaskFileError, match="line 2"):
         load_tasks(path)
+
+
+def test_a_task_may_be_called_nought(tmp_path: Path) -> None:
+    row = {"task_id": 0, "prompt": "def f():\n    pass\n", "entry_point": "f", "test": "def check(c):\n    c()\n"}
+    (tmp_path / "t.jsonl").write_text(json.dumps(row))
+    assert [task.name for task in load_tasks(tmp_path / "t.jsonl")] == ["0"]

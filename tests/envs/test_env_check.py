@@ -49,6 +49,7 @@ def test_a_good_world_passes_with_nothing_left_out() -> None:
         (broken_worlds.RefusesWhatItLists, "admissible"),
         (broken_worlds.Raises, "hostile"),
         (broken_worlds.WritesFiles, "hostile"),
+        (broken_worlds.WritesFilesAlways, "hostile"),
         (broken_worlds.GlobalRandom, "global-random"),
         (broken_worlds.HashSeed, "other-process"),
         (broken_worlds.ProcessOfItsOwn, "other-process"),

@@ -232,3 +232,32 @@ def test_a_trusted_test_that_never_ends_is_ended(sandbox: Sandbox, monkeypatch: 
         assert not verdict.passed
         assert verdict.judge.ended in (Ended.TIMEOUT, Ended.KILLED)
         assert sandbox.judge("def f(x): return x", ["assert f(1) == 1"], entry_point="f", trusted=True).passed
+
+
+def test_what_a_program_answers_takes_no_memory_from_the_next() -> None:
+    with Sandbox(limits=Limits(memory_mb=128)) as sandbox:
+        hoard = "L = [0.5] * 1000000\ndef f(x):\n    return 0 if x == 1 else L if x == 2 else 0\n"
+        asks = "def check(c):\n    assert f(1) == 2\n    assert f(2) == 3\ncheck(f)"
+        for _ in range(12):
+            assert not sandbox.judge(hoard, [asks], entry_point="f", trusted=True).passed
+        needs = "x = [float(i) for i in range(500_000)]\nassert f(1) == 1"
+        verdict = sandbox.judge("def f(x):\n    return x\n", [needs], entry_point="f", trusted=True)
+        assert verdict.passed, verdict
+
+
+@pytest.mark.parametrize(
+    ("program", "expected"),
+    [
+        ("class Own(ValueError): pass\ndef f(x): raise Own('no')", "ValueError"),
+        ("import json\ndef f(x): json.loads('{')", "ValueError"),
+        ("def f(x): bytes([255]).decode()", "ValueError"),
+        ("class Own(KeyError, ValueError): pass\ndef f(x): raise Own('no')", "LookupError"),
+        ("class Own(Exception): pass\ndef f(x): raise Own('no')", "Exception"),
+    ],
+)
+def test_an_exception_of_a_derived_class_is_the_one_that_a_test_expects(
+    sandbox: Sandbox, program: str, expected: str
+) -> None:
+    test = f"said = ''\ntry:\n    f(1)\nexcept {expected}:\n    said = 'raised'\nassert said == 'raised'"
+    verdict = sandbox.judge(program, [test], entry_point="f")
+    assert verdict.passed, verdict

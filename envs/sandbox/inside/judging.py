@@ -7,6 +7,7 @@ import contextlib
 import json
 import linecache
 import random
+import resource
 import sys
 import traceback
 import types
@@ -18,6 +19,10 @@ from .wire import Channel, Json, WireError, from_json, to_json  # noqa: TID251
 
 # The modules that a test could change for the next by mistake, and that are always loaded.
 _WATCHED = ("builtins", "collections", "copy", "functools", "itertools", "math", "os", "random", "re", "string", "sys")
+
+
+# By how much a judge may have grown, at its largest: what is left in it must never fail the next program's tests.
+_GROWTH_KB = 32 * 1024
 
 
 def serve(request: Json, channels: list[Channel]) -> None:
@@ -33,7 +38,7 @@ def serve(request: Json, channels: list[Channel]) -> None:
     try:
         execute(request["code"], module)
     except BaseException as error:
-        judge.send({"error": type(error).__name__, "text": str(error)[:1000]})
+        judge.send({"error": _known(error), "text": str(error)[:1000]})
         raise
     judge.send({"loaded": True})
     while True:
@@ -58,7 +63,18 @@ def _answer(message: Json, module: types.ModuleType, kept: dict[int, object], ke
         if isinstance(error, MemoryError):
             kept.clear()
         show(error)
-        return {"error": type(error).__name__, "text": str(error)[:1000]}
+        return {"error": _known(error), "text": str(error)[:1000]}
+
+
+def _known(error: BaseException) -> str:
+    """The name of an exception's class, or of the nearest base that the judge can raise: a standard one that is made
+    from a text. `Exception` itself is too far: it would say nothing of what went wrong."""
+    for kind in type(error).__mro__:
+        if getattr(builtins, kind.__name__, None) is kind and kind not in (Exception, BaseException):
+            with contextlib.suppress(TypeError):
+                kind("")
+                return str(kind.__name__)
+    return type(error).__name__
 
 
 class CandidateError(Exception):
@@ -190,11 +206,12 @@ def judge(request: Json, channels: list[Channel]) -> None:
 
 
 def judges(_: Json, channels: list[Channel]) -> None:
-    """Judge one program after another, until the host hangs up. The report says ``last`` when the tests changed this
-    process (a module loaded, or a name of `_WATCHED` given another value), which then judges no more."""
+    """Judge one program after another, until the host hangs up. The report says ``last`` when a judging changed this
+    process (a module loaded, a name of `_WATCHED` given another value, memory taken), which then judges no more."""
     [host] = channels
     modules = set(sys.modules)
     before = {name: dict(vars(sys.modules[name])) for name in _WATCHED}
+    memory = _memory()
     last = False
     while not last:
         try:
@@ -205,7 +222,13 @@ def judges(_: Json, channels: list[Channel]) -> None:
         report = _run_tests(request, Channel(sock))
         sock.close()
         last = modules != sys.modules.keys() or any(vars(sys.modules[n]) != before[n] for n in before)
+        last = last or _memory() - memory > _GROWTH_KB
         host.send({**report, "last": last})
+
+
+def _memory() -> int:
+    """The most kilobytes that this process has held."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def _run_tests(request: Json, program: Channel) -> Json:
@@ -237,6 +260,7 @@ def _run_tests(request: Json, program: Channel) -> Json:
             exec(compile(tree, file, "exec", dont_inherit=True), scope)  # noqa: S102
         except BaseException as error:
             message = _reason(error, file) or type(error).__name__
+        scope.clear()  # the test's functions hold it in a circle, and with it all that the program answered
         results.append({"passed": not message, "message": message})
         if message and request["stop_at_first"]:
             break
