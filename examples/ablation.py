@@ -107,7 +107,7 @@ def play(world: str, llm: LLM, size: Size, folder: Path, arguments: argparse.Nam
         folder=folder,
         progress=progress,
     )
-    print(file=sys.stderr)
+    print(f"\n{total - count} episodes were there already" if count < total else "", file=sys.stderr)
     return result
 
 

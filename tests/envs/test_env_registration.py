@@ -39,6 +39,11 @@ LINES: dict[str, list[dict[str, Any]]] = {
 }
 
 
+def test_every_id_is_on_the_page(root: Path) -> None:
+    page = (root / "docs" / "environments.md").read_text()
+    assert [world.id for world in WORLDS if f"`{world.id}`" not in page] == []
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("id", [world.id for world in WORLDS])
 def test_it_keeps_the_contract(id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
