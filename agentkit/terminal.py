@@ -18,14 +18,16 @@ def table(
 ) -> None:
     """Print a table whose last column takes what width is left: wrapped when ``whole``, else one line a row."""
     from rich.box import SIMPLE
-    from rich.table import Table
+    from rich.table import Column, Table
     from rich.text import Text
 
-    grid = Table(*columns[:-1], box=SIMPLE, title=Text(safe(title)) if title else None, title_justify="left")
-    grid.add_column(columns[-1], no_wrap=not whole, overflow="fold" if whole else "ellipsis")
+    # Where a table is too wide, columns that may wrap give way first: the last one, whose lines are then cut.
+    first = [Column(name, no_wrap=not whole) for name in columns[:-1]]
+    last = Column(columns[-1], overflow="fold" if whole else "ellipsis")
+    grid = Table(*first, last, box=SIMPLE, title=Text(safe(title)) if title else None, title_justify="left")
     for row in rows:
         cells = row if whole else [" ".join(cell.split()) for cell in row]
-        grid.add_row(*(Text(safe(cell)) for cell in cells))
+        grid.add_row(*(Text(safe(cell), no_wrap=not whole) for cell in cells))
     _console().print(grid)
 
 
