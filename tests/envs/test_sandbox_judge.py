@@ -90,6 +90,20 @@ def test_an_endless_program_is_named_as_such(sandbox: Sandbox) -> None:
     assert (verdict.program.ended, verdict.note) == (Ended.TIMEOUT, "more than 0.5 seconds")
 
 
+def test_a_thread_that_never_ends_is_not_waited_for(sandbox: Sandbox) -> None:
+    program = """
+import threading
+def spin():
+    while True: pass
+def f(x):
+    threading.Thread(target=spin).start()
+    return x
+"""
+    verdict = sandbox.judge(program, ["assert f(1) == 1"], entry_point="f", timeout_s=4.0)
+    assert verdict.passed
+    assert verdict.program.ended is Ended.OK
+
+
 def test_ending_a_loop_does_not_pass_it(sandbox: Sandbox) -> None:
     tests = ["assert all(map(f, range(5)))", "assert [*map(f, [1, 2])] == []"]
     verdict = sandbox.judge("def f(x): raise StopIteration", tests, entry_point="f")

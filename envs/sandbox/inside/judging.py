@@ -6,6 +6,7 @@ import builtins
 import contextlib
 import json
 import linecache
+import os
 import random
 import resource
 import sys
@@ -45,7 +46,7 @@ def serve(request: Json, channels: list[Channel]) -> None:
         try:
             message = judge.receive()
         except EOFError:
-            return
+            os._exit(0)  # the tests are over: nobody waits for threads that the program may have left running
         judge.send([_answer(m, module, kept, keep) for m in message])
 
 
