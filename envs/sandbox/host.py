@@ -146,17 +146,13 @@ class Execution:
         sockets: Sequence[socket.socket],
         discard_output: bool,
     ) -> None:
+        body = {**request, "output": not discard_output}
         if self._server.wall is None:
-            header["folder"] = self._folder = tempfile.mkdtemp(prefix="agentkit-scratch-")
+            body["scratch"] = self._folder = tempfile.mkdtemp(prefix="agentkit-scratch-")
         with contextlib.ExitStack() as stack:
-            body = _anonymous_file(marshal.dumps(dict(request)))
-            stack.callback(os.close, body)
-            theirs = [body]
-            if discard_output:
-                null = os.open(os.devnull, os.O_WRONLY)
-                stack.callback(os.close, null)
-                theirs += [null, null]
-            else:
+            theirs = [_anonymous_file(marshal.dumps(body))]
+            stack.callback(os.close, theirs[0])
+            if not discard_output:
                 for _ in ("stdout", "stderr"):
                     reader, writer = os.pipe()
                     stack.callback(os.close, writer)
@@ -300,7 +296,7 @@ class Execution:
         level = self._server.level
         if report is None:
             return SandboxResult(Ended.KILLED, out, err, level=level, note=self._lost)
-        if "failed" in report:
+        if report["failed"]:
             return SandboxResult(Ended.REFUSED, out, err, level=level, note=report["failed"])
         status, killed, note = report["status"], report["killed"], self._note
         if self._killed is not None:
@@ -339,13 +335,12 @@ def _kill_tree(pid: int) -> None:
 
 
 def _anonymous_file(content: bytes) -> int:
-    """An open file with ``content``, at its start, that has no name."""
+    """An open file with ``content`` that has no name."""
     if hasattr(os, "memfd_create"):
         fd = os.memfd_create("request")
     else:
         with tempfile.TemporaryFile() as file:
             fd = os.dup(file.fileno())
-    with open(fd, "wb", closefd=False) as file:
+    with open(fd, "wb", buffering=0, closefd=False) as file:
         file.write(content)
-    os.lseek(fd, 0, os.SEEK_SET)
     return fd

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import builtins
 import contextlib
+import functools
 import json
 import linecache
 import os
 import random
+import re
 import resource
 import sys
 import traceback
@@ -41,7 +43,6 @@ def serve(request: Json, channels: list[Channel]) -> None:
     except BaseException as error:
         judge.send({"error": _known(error), "text": str(error)[:1000]})
         raise
-    judge.send({"loaded": True})
     while True:
         try:
             message = judge.receive()
@@ -93,16 +94,8 @@ class _Candidate:
 
     def begin(self, calls: list[Json]) -> None:
         """Wait until the program is loaded; have it make ``calls`` ahead, whose results wait here for the tests."""
-        if calls:
-            with contextlib.suppress(OSError):  # a program that is gone shows below
-                self._channel.send(calls)
-        self._read(self._receive())
-        if calls:
-            answers = self._receive()
-            if not isinstance(answers, list) or len(answers) != len(calls):
-                raise CandidateError("the program answered with no answer")
-            for call, answer in zip(calls, answers, strict=True):
-                self._ahead.setdefault(json.dumps(call), []).append(answer)
+        for call, answer in zip(calls, self._answers(calls), strict=True):
+            self._ahead.setdefault(json.dumps(call), []).append(answer)
 
     def _receive(self) -> Json:
         if self._broken:
@@ -116,17 +109,20 @@ class _Candidate:
         raise CandidateError(self._broken)
 
     def _ask(self, message: Json) -> Json:
-        key = json.dumps(message)
-        if self._ahead.get(key):
-            return self._read(self._ahead[key].pop(0))
-        try:
-            self._channel.send([message])
-        except OSError:
-            self._broken = self._broken or "the program ended"
+        waiting = self._ahead.get(json.dumps(message)) if self._ahead else None
+        [answer] = [waiting.pop(0)] if waiting else self._answers([message])
+        return self._read(answer)
+
+    def _answers(self, messages: list[Json]) -> list[Json]:
+        """What the program answers to ``messages``. Raises what it raised when it was loaded."""
+        with contextlib.suppress(OSError):  # a program that is gone shows below
+            self._channel.send(messages)
         answers = self._receive()
-        if not isinstance(answers, list) or len(answers) != 1:
+        if isinstance(answers, dict):
+            self._read(answers)
+        if not isinstance(answers, list) or len(answers) != len(messages):
             raise CandidateError("the program answered with no answer")
-        return self._read(answers[0])
+        return answers
 
     def _read(self, answer: Json) -> Json:
         """An answer, or the exception that it is."""
@@ -219,10 +215,12 @@ def judges(_: Json, channels: list[Channel]) -> None:
             request, sock = host.receive_with_socket()
         except EOFError:
             return
-        random.seed(request["seed"])
+        named = _named(request["prelude"]).union(*map(_named, request["tests"]))
+        if "random" in named:
+            random.seed(request["seed"])
         report = _run_tests(request, Channel(sock))
         sock.close()
-        last = modules != sys.modules.keys() or any(vars(sys.modules[n]) != before[n] for n in before)
+        last = modules != sys.modules.keys() or any(vars(sys.modules[n]) != before[n] for n in before if n in named)
         last = last or _memory() - memory > _GROWTH_KB
         host.send({**report, "last": last})
 
@@ -248,24 +246,35 @@ def _run_tests(request: Json, program: Channel) -> Json:
         return {"results": [], "error": f"{type(error).__name__}: {error}"}
     for number, test in enumerate(request["tests"]):
         file = f"<test {number}>"
-        linecache.cache[file] = (len(test), None, test.splitlines(keepends=True), file)
         scope = _Globals(candidate)
         scope["__name__"] = "tests"
         scope["_said"] = _said
         message = ""
         try:
-            exec(compile(request["prelude"], "<prelude>", "exec", dont_inherit=True), scope)  # noqa: S102
+            exec(_compiled(request["prelude"], "<prelude>"), scope)  # noqa: S102
             if entry:
                 scope[entry] = candidate.function(entry)
-            tree = _explained(test, file) if request["explain"] else test
-            exec(compile(tree, file, "exec", dont_inherit=True), scope)  # noqa: S102
+            exec(_compiled(test, file, request["explain"]), scope)  # noqa: S102
         except BaseException as error:
+            linecache.cache[file] = (len(test), None, test.splitlines(keepends=True), file)
             message = _reason(error, file) or type(error).__name__
         scope.clear()  # the test's functions hold it in a circle, and with it all that the program answered
         results.append({"passed": not message, "message": message})
         if message and request["stop_at_first"]:
             break
     return {"results": results, "error": ""}
+
+
+@functools.lru_cache(maxsize=256)  # the next attempts at a task come with the same tests
+def _compiled(code: str, file: str, explain: bool = False) -> types.CodeType:
+    tree = _explained(code, file) if explain else code
+    return compile(tree, file, "exec", dont_inherit=True)
+
+
+@functools.lru_cache(maxsize=256)
+def _named(code: str) -> frozenset[str]:
+    """The words of ``code`` that a Python name can be: a module that is not among them, it cannot change."""
+    return frozenset(word.strip("_") for word in re.findall(r"\w+", code))
 
 
 def _explained(test: str, file: str) -> Any:

@@ -67,6 +67,8 @@ NEVER = tuple(sorted({**_NEVER.get(_MACHINE, {}), **_NEVER_ANYWHERE}.values()))
 NOT_IN_A_PROGRAM = tuple(sorted(_NAMESPACES.get(_MACHINE, {}).values()))
 
 _libc = ctypes.CDLL(None, use_errno=True)
+# What each forked process calls: looked up here, once for all of them.
+_prctl, _capset = _libc.prctl, _libc.capset
 
 
 def supported() -> bool:
@@ -143,12 +145,12 @@ def enter_namespace(fd: int, kind: int) -> None:
 
 def set_dumpable(yes: bool) -> None:
     """Whether other processes of the same user may trace this one and read its memory."""
-    _checked("prctl", _libc.prctl(_PR_SET_DUMPABLE, int(yes), 0, 0, 0))
+    _checked("prctl", _prctl(_PR_SET_DUMPABLE, int(yes), 0, 0, 0))
 
 
 def drop_capabilities() -> None:
-    """Give up every capability. `Filter` sees to it that no exec brings one back."""
-    _checked("capset", _libc.capset(_CAPABILITIES_V3, _NO_CAPABILITY))
+    """Give up every capability. `forbid_new_privileges` sees to it that no exec brings one back."""
+    _checked("capset", _capset(_CAPABILITIES_V3, _NO_CAPABILITY))
 
 
 def give_back_memory() -> None:
@@ -157,9 +159,14 @@ def give_back_memory() -> None:
         _libc.malloc_trim(ctypes.c_size_t(0))
 
 
+def forbid_new_privileges() -> None:
+    """Let no exec raise privileges, from now on, in this process and its children. What a `Filter` needs first."""
+    _checked("prctl", _prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+
+
 class Filter:
-    """Refuses system calls from `install` on, in this process and its children (seccomp), and lets no exec raise
-    privileges. That of `NOT_IN_A_PROGRAM` also refuses new namespaces asked for with clone."""
+    """Refuses system calls from `install` on, in this process and its children (seccomp). That of `NOT_IN_A_PROGRAM`
+    also refuses new namespaces asked for with clone."""
 
     def __init__(self, numbers: tuple[int, ...]) -> None:
         strict = numbers == NOT_IN_A_PROGRAM
@@ -182,8 +189,7 @@ class Filter:
         self._header = struct.pack("@HP", len(program) // 8, ctypes.addressof(self._program))
 
     def install(self) -> None:
-        _checked("prctl", _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
-        _checked("seccomp", _libc.prctl(_PR_SET_SECCOMP, 2, self._header, 0, 0))
+        _checked("seccomp", _prctl(_PR_SET_SECCOMP, 2, self._header, 0, 0))
 
 
 def _op(code: int, value: int, if_true: int = 0, if_false: int = 0) -> bytes:

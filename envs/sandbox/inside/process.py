@@ -5,7 +5,6 @@ The process has given up its privileges by the time any of this runs. It ends th
 
 from __future__ import annotations
 
-import _socket
 import atexit
 import io
 import linecache
@@ -17,7 +16,7 @@ from typing import NoReturn
 
 from . import judging, program  # noqa: TID251 - the package has another name inside
 from .program import OUT_OF_MEMORY, execute, new_module, show  # noqa: TID251
-from .wire import Channel, Json  # noqa: TID251
+from .wire import Channel, Json, stream_socket  # noqa: TID251
 
 _ROLES: dict[str, Callable[[Json, list[Channel]], None]] = {
     "program": program.run,
@@ -46,12 +45,12 @@ def _live_in(scratch: str) -> None:
     sys.path.insert(0, scratch)
 
 
-def main(request: Json, channels: list[int], scratch: str | None) -> NoReturn:
-    """Do what ``request`` asks: ``role`` is a key of `_ROLES`. ``scratch`` as in `prepare`, when it
-    is this program's own."""
-    if scratch is not None:
-        _live_in(scratch)
-        os.chdir(scratch)
+def main(request: Json, channels: list[int]) -> NoReturn:
+    """Do what ``request`` asks: ``role`` is a key of `_ROLES`; ``scratch`` is the writable folder, where it is this
+    program's own."""
+    if "scratch" in request:
+        _live_in(request["scratch"])
+        os.chdir(request["scratch"])
     if request["seed"]:
         random.seed(request["seed"])
     if "stdin" in request:
@@ -62,7 +61,7 @@ def main(request: Json, channels: list[int], scratch: str | None) -> NoReturn:
         with open(path, "w", encoding="utf-8") as file:
             file.write(text)
     try:
-        _ROLES[request["role"]](request, [Channel(_socket.socket(fileno=c)) for c in channels])
+        _ROLES[request["role"]](request, [Channel(stream_socket(c)) for c in channels])
     except SystemExit as stop:
         if stop.code is None or isinstance(stop.code, int):
             _leave((stop.code or 0) & 0xFF)

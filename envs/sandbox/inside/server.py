@@ -19,7 +19,6 @@ class do, where socket and dataclasses would load a thousand pages more.
 from __future__ import annotations
 
 import _socket
-import array
 import contextlib
 import ctypes
 import gc
@@ -31,6 +30,7 @@ import random
 import resource
 import select
 import signal
+import struct
 import sys
 import time
 from typing import Any, NoReturn
@@ -71,12 +71,14 @@ def main(control_fd: int, options: dict[str, Any]) -> NoReturn:
     process.prepare(options["scratch"])
     if options["filter"]:
         kernel.set_dumpable(False)
+        kernel.forbid_new_privileges()
         kernel.Filter(kernel.NEVER).install()
     _limit(options["limits"])
     random.seed(0)
     gc.collect()
     kernel.give_back_memory()
     gc.freeze()
+    os.dup2(1, 2)  # which is /dev/null, as it is for a program whose output nobody reads
     control.send(b"ready")
     server.refill()
     while True:
@@ -90,7 +92,7 @@ def main(control_fd: int, options: dict[str, Any]) -> NoReturn:
 
 def _receive(sock: _socket.socket) -> tuple[bytes, list[int]]:
     """One message and the open files that came with it."""
-    message, attached, _, _ = sock.recvmsg(65536, 256)
+    message, attached, _, _ = sock.recvmsg(256, 256)
     return message, attached_files(attached)
 
 
@@ -108,22 +110,12 @@ def _enter_namespaces() -> None:
 
 
 class _Ready:
-    """A process that waits for its program. ``name`` is its number in the server's view of /proc, once it has said."""
+    """A process that waits for its program."""
 
-    __slots__ = ("handoff", "name", "pid")
+    __slots__ = ("handoff", "pid")
 
     def __init__(self, pid: int, handoff: _socket.socket) -> None:
-        self.pid, self.handoff, self.name = pid, handoff, ""
-
-    def wait(self) -> str:
-        """Wait until it is ready. Why it never will be, or an empty string."""
-        if self.name:
-            return ""
-        said = self.handoff.recv(1024).decode()
-        if not said.isdigit():
-            return said or "a process ended before its program came"
-        self.name = said
-        return ""
+        self.pid, self.handoff = pid, handoff
 
 
 class _Server:
@@ -133,6 +125,7 @@ class _Server:
         self._ready: list[_Ready] = []
         self._own_namespace = self._proc = -1
         self._others: set[str] = set()
+        self._depth = 0
         limits = options["limits"]
         size = f"size={limits['scratch_mb']}m,nr_inodes={limits['scratch_files']},mode=0700"
         self._scratch = ("tmpfs", options["scratch"], "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, size)
@@ -140,6 +133,7 @@ class _Server:
             self._own_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY)
             self._proc = os.open("/proc", os.O_RDONLY)
             self._others = set(os.listdir(self._proc))
+            self._depth = len(self._numbers("self"))
             nothing = kernel.MS_RDONLY | kernel.MS_NOSUID | kernel.MS_NODEV
             kernel.mount("tmpfs", "/proc", "tmpfs", nothing, "size=4k")  # programs see none; the open folder stays
             kernel.mount(*self._scratch)
@@ -153,18 +147,19 @@ class _Server:
             self._ready.append(self._make_ready())
 
     def execute(self, message: bytes, fds: list[int]) -> dict[str, Any]:
-        """Give a request (its header, and its open files) to a ready process; what came of it."""
+        """Give a request (its open files) to a ready process, under the limits of its header; what came of it."""
+        header = marshal.loads(message)  # noqa: S302 - from the host
         running = self._ready.pop()
-        failed = self._start(running, message, fds)
+        failed = self._start(running, header["timeout_s"], fds)
         if not self._ready and self._options["warm"]:
             self.refill()  # while the program runs
-        header = marshal.loads(message)  # noqa: S302 - from the host
         report = self._watch(running, 0.0 if failed else header["timeout_s"], header["trusted"])
+        report["failed"] = self._said(running) or failed
         if self._options["isolate"] and self._changes.seen():
             kernel.unmount(self._options["scratch"])
             kernel.mount(*self._scratch)
             self._changes.watch(self._options["scratch"])
-        return {"failed": failed} if failed else report
+        return report
 
     def _make_ready(self) -> _Ready:
         """Fork a process and let it give up everything that a program may not have."""
@@ -181,21 +176,36 @@ class _Server:
         theirs.close()
         return _Ready(pid, ours)
 
-    def _start(self, ready: _Ready, message: bytes, fds: list[int]) -> str:
-        """Hand a request over. Why that failed, or an empty string."""
+    def _start(self, ready: _Ready, timeout_s: float, fds: list[int]) -> str:
+        """Hand a request over and set the limits that are its own. Why that failed, or an empty string."""
+        limits = self._options["limits"]
         try:
-            if failed := ready.wait():
-                return failed
-            attached = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, array.array("i", fds))]
-            others = len(self._ready) or AHEAD  # an empty store is filled next
-            ready.handoff.sendmsg([message, bytes([others])], attached)
+            resource.prlimit(ready.pid, resource.RLIMIT_NOFILE, (limits["open_files"],) * 2)
+            if timeout_s != math.inf:
+                resource.prlimit(ready.pid, resource.RLIMIT_CPU, (int(timeout_s) + 2,) * 2)
+            if self._filter is not None:
+                # The server, its parent and the processes that are ready count too; an empty store is filled next.
+                # Without a namespace of our own to count in, the limit would be on all processes of the user, so there
+                # it is left alone.
+                count = limits["processes"] + 2 + (len(self._ready) or AHEAD)
+                resource.prlimit(ready.pid, resource.RLIMIT_NPROC, (count, count))
+            files = struct.pack(f"@{len(fds)}i", *fds)
+            ready.handoff.sendmsg([b"go"], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, files)])
+        except OSError as error:  # it has ended
+            return str(error)
+        finally:
+            for fd in fds:
+                os.close(fd)
+        return ""
+
+    def _said(self, ready: _Ready) -> str:
+        """Why a process that has ended could not take its program, or an empty string."""
+        try:
+            return ready.handoff.recv(1024).decode()
         except OSError as error:
             return str(error)
         finally:
             ready.handoff.close()
-            for fd in fds:
-                os.close(fd)
-        return ""
 
     def _watch(self, running: _Ready, timeout_s: float, trusted: bool) -> dict[str, Any]:
         """Wait for ``running``; kill it at the deadline, when the host says so or hangs up, or when all processes of
@@ -240,53 +250,51 @@ class _Server:
 
     def _resident(self) -> int:
         """Bytes of resident memory of the program's processes: all in sight that are not the server's own."""
-        for ready in self._ready:
-            ready.wait()
-        own = self._others.union(ready.name for ready in self._ready)
+        ready = {process.pid for process in self._ready}
         total = 0
         for name in os.listdir(self._proc):
-            if name.isdigit() and name not in own:
+            if name.isdigit() and name not in self._others:
                 with contextlib.suppress(OSError):  # it may have ended
-                    file = os.open(f"{name}/statm", os.O_RDONLY, dir_fd=self._proc)
-                    total += int(os.read(file, 200).split()[1])
-                    os.close(file)
+                    if self._numbers(name)[self._depth - 1] not in ready:
+                        total += int(self._read(f"{name}/statm").split()[1])
         return total * os.sysconf("SC_PAGE_SIZE")
+
+    def _numbers(self, name: str) -> list[int]:
+        """The process numbers of process ``name`` of /proc in each PID namespace, from that of /proc inwards."""
+        status = self._read(f"{name}/status")
+        return [int(number) for number in status.split(b"NSpid:")[1].split(b"\n")[0].split()]
+
+    def _read(self, path: str) -> bytes:
+        file = os.open(path, os.O_RDONLY, dir_fd=self._proc)
+        try:
+            return os.read(file, 65536)
+        finally:
+            os.close(file)
 
     def _wait_for_program(self, handoff: _socket.socket) -> NoReturn:
         """Give up everything that a program may not have, wait for one, run it."""
-        options = self._options
         try:
             os.setsid()
-            name = os.readlink("self", dir_fd=self._proc) if options["isolate"] else "0"
             os.closerange(3, handoff.fileno())
             os.closerange(handoff.fileno() + 1, 4096)
-            resource.setrlimit(resource.RLIMIT_NOFILE, (options["limits"]["open_files"],) * 2)
             if self._filter is not None:
                 kernel.drop_capabilities()
                 self._filter.install()
-            handoff.send(name.encode())
-            message, (request, out, err, *channels) = _receive(handoff)
-            handoff.close()
-            if options["scratch"]:
-                os.chdir(options["scratch"])
-            header = marshal.loads(message)  # noqa: S302 - from the host
-            if header["timeout_s"] != math.inf:
-                resource.setrlimit(resource.RLIMIT_CPU, (int(header["timeout_s"]) + 2,) * 2)
-            if self._filter is not None:
-                # The server, its parent and the processes that are ready count too. Without a namespace of our own to
-                # count in, the limit would be on all processes of the user, so there it is left alone.
-                resource.setrlimit(resource.RLIMIT_NPROC, (options["limits"]["processes"] + 2 + message[-1],) * 2)
-            os.dup2(out, 1)
-            os.dup2(err, 2)
-            body = marshal.loads(os.read(request, os.fstat(request).st_size))  # noqa: S302 - from the host
-            os.close(out)
-            os.close(err)
-            os.close(request)
+            _, (file, *fds) = _receive(handoff)
+            if self._options["scratch"]:
+                os.chdir(self._options["scratch"])
+            request = marshal.loads(os.pread(file, os.fstat(file).st_size, 0))  # noqa: S302 - from the host
+            os.close(file)
+            if request["output"]:
+                for number in (1, 2):
+                    os.dup2(fds[0], number)
+                    os.close(fds.pop(0))
         except BaseException as error:
             with contextlib.suppress(OSError):
                 handoff.send(f"{type(error).__name__}: {error}".encode())
             os._exit(1)
-        process.main(body, channels, header.get("folder"))
+        handoff.close()
+        process.main(request, fds)
 
 
 def _limit(limits: dict[str, Any]) -> None:

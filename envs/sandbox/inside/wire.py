@@ -8,7 +8,6 @@ everything else is an object with one key that names its type.
 from __future__ import annotations
 
 import _socket
-import array
 import json
 import struct
 import sys
@@ -19,6 +18,8 @@ from typing import Any
 MAX_BYTES = 16 * 2**20
 """The longest message that is sent or read."""
 _MAX_DEPTH = 200
+_LENGTH = struct.Struct(">I")
+_BLOCK = 8192
 
 # Values that are their own JSON, whatever they are; and types of modules that few programs load.
 _AS_THEY_ARE = frozenset((type(None), bool, float, str))
@@ -145,47 +146,56 @@ class Channel:
 
     def __init__(self, sock: _socket.socket) -> None:
         self.sock = sock
+        self._unread = b""
 
     def send(self, message: Json) -> None:
         """Send one message. Raises `WireError` when it is too long, OSError when the other side is gone."""
         body = json.dumps(message).encode()
         if len(body) > MAX_BYTES:
             raise WireError(f"a message of {len(body)} bytes; the limit is {MAX_BYTES}")
-        self.sock.sendall(struct.pack(">I", len(body)) + body)
+        self.sock.sendall(_LENGTH.pack(len(body)) + body)
 
     def receive(self) -> Json:
         """The next message. Raises EOFError at the end, `WireError` for what is no message."""
-        (length,) = struct.unpack(">I", self._exactly(4))
+        self._read_to(4)
+        (length,) = _LENGTH.unpack_from(self._unread)
         if length > MAX_BYTES:
             raise WireError(f"a message of {length} bytes; the limit is {MAX_BYTES}")
-        return parse(self._exactly(length))
+        self._read_to(4 + length)
+        body, self._unread = self._unread[4 : 4 + length], self._unread[4 + length :]
+        return parse(body)
 
     def receive_with_socket(self) -> tuple[Json, _socket.socket]:
         """The next message, and the socket that came with it."""
-        head, attached, _, _ = self.sock.recvmsg(4, 64)
-        if not head:
+        self._unread, attached, _, _ = self.sock.recvmsg(_BLOCK, 64)
+        if not self._unread:
             raise EOFError
-        (length,) = struct.unpack(">I", head + self._exactly(4 - len(head)))
-        body = parse(self._exactly(length))
         [fd] = attached_files(attached)
-        return body, _socket.socket(fileno=fd)
+        return self.receive(), stream_socket(fd)
 
-    def _exactly(self, count: int) -> bytes:
-        parts = bytearray()
-        while len(parts) < count:
-            part = self.sock.recv(min(count - len(parts), 65536))
+    def _read_to(self, count: int) -> None:
+        """Read on until at least ``count`` bytes are unread here."""
+        missing = count - len(self._unread)
+        if missing <= 0:
+            return
+        parts = [self._unread]
+        while missing > 0:
+            part = self.sock.recv(_BLOCK)
             if not part:
                 raise EOFError
-            parts += part
-        return bytes(parts)
+            parts.append(part)
+            missing -= len(part)
+        self._unread = b"".join(parts)
+
+
+def stream_socket(fd: int) -> _socket.socket:
+    """The connected stream socket with the number ``fd``."""
+    return _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, fd)
 
 
 def attached_files(attached: list[tuple[int, int, bytes]]) -> list[int]:
     """The open files that came with a message, from its ancillary data (SCM_RIGHTS in unix(7))."""
-    fds = array.array("i")
-    for _, _, data in attached:
-        fds.frombytes(data)
-    return fds.tolist()
+    return [fd for _, _, data in attached for (fd,) in struct.iter_unpack("@i", data)]
 
 
 def parse(body: bytes) -> Json:
