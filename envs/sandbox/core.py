@@ -6,7 +6,6 @@ import ast
 import contextlib
 import functools
 import os
-import socket
 import threading
 import weakref
 from collections.abc import Collection, Mapping, Sequence
@@ -100,7 +99,7 @@ class Sandbox:
         except SandboxUnavailable as error:
             return SandboxResult(Ended.REFUSED, note=str(error))
         try:
-            return server.execute(request, _positive(timeout_s), calls=calls).wait()
+            return server.execute(request, _positive(timeout_s), calls=calls, output=True).wait()
         finally:
             self._give_back(server)
 
@@ -147,15 +146,9 @@ class Sandbox:
         try:
             judge = self._take_judge() if trusted else FreshJudge(self._take())
             try:
-                ours, theirs = socket.socketpair()
-                with ours, theirs:
-                    candidate = served.execute(
-                        {"role": "serve", "code": program, "seed": seed},
-                        timeout_s,
-                        sockets=[theirs],
-                        discard_output=True,
-                    )
-                    judge.begin(request, ours, timeout_s + _JUDGE_EXTRA_S)
+                candidate = served.execute({"role": "serve", "code": program, "seed": seed}, timeout_s)
+                with candidate.channel:
+                    judge.begin(request, candidate.channel, timeout_s + _JUDGE_EXTRA_S)
                 said, judge_result = judge.wait()
                 candidate_result = candidate.wait()
             finally:
@@ -204,7 +197,7 @@ class Sandbox:
             for wall in [self._forced] if self._forced else WALLS:
                 try:
                     server = Server(wall, self._packages, self.limits)
-                    trial = server.execute({"role": "program", "code": "", "seed": 0}, 10.0).wait()
+                    trial = server.execute({"role": "program", "code": "", "seed": 0}, 10.0, output=True).wait()
                 except SandboxUnavailable as error:
                     reasons.append(f"{wall.level}: {error}")
                     continue

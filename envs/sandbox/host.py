@@ -15,12 +15,13 @@ import struct
 import subprocess
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from agentkit.envs.sandbox.inside.program import OUT_OF_MEMORY
-from agentkit.envs.sandbox.inside.wire import MAX_BYTES, WireError, from_json, parse, to_json
+from agentkit.envs.sandbox.inside.wire import MAX_BYTES, Channel, WireError, from_json, parse, to_json
 from agentkit.envs.sandbox.launch import Wall, command, missing
 from agentkit.envs.sandbox.values import Ended, Level, Limits, ProgramInterrupted, SandboxResult, SandboxUnavailable
 
@@ -41,6 +42,7 @@ class Server:
         self.limits = limits
         self.pid = os.getpid()
         self.broken = False
+        self._ready: deque[socket.socket] = deque()
         self._folder = tempfile.mkdtemp(prefix="agentkit-sandbox-")
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
@@ -57,17 +59,15 @@ class Server:
                 theirs.close()
                 self.control.settimeout(_START_S)
                 try:
-                    ready = self.control.recv(64)
-                except OSError:
-                    ready = b""
-                if ready != b"ready":
+                    self.listen()
+                except (OSError, EOFError):
                     _kill_tree(self._process.pid)
                     self._process.wait()
                     said.seek(0)
                     lines = said.read().decode(errors="replace").strip().splitlines() or ["it did not answer"]
-                    raise SandboxUnavailable(lines[-1])
+                    raise SandboxUnavailable(lines[-1]) from None
         except BaseException:
-            self.control.close()
+            self._hang_up()
             shutil.rmtree(self._folder, ignore_errors=True)
             raise
         self.control.settimeout(None)
@@ -79,16 +79,35 @@ class Server:
     def close(self) -> None:
         """End the server and all that it runs; a second call does nothing."""
         self.broken = True
+        self._hang_up()
         if self.pid != os.getpid():  # a fork's copy: the process is not this one's to end
-            self.control.close()
             return
-        self.control.close()
         try:  # it ends by itself when the control socket does, and all inside with it
             self._process.wait(timeout=1.0)
         except subprocess.TimeoutExpired:
             _kill_tree(self._process.pid)
             self._process.wait()
         shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _hang_up(self) -> None:
+        self.control.close()
+        for channel in self._ready:
+            channel.close()
+
+    def listen(self) -> bytes:
+        """The server's next message: a report, or ``ready``, whose channels to processes are kept here. Raises EOFError
+        when the server is gone."""
+        message, files, _, _ = socket.recv_fds(self.control, 65536, 64, socket.MSG_CMSG_CLOEXEC)
+        if not message:
+            raise EOFError("the sandbox's server is gone")
+        self._ready += [socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fd) for fd in files]
+        return message
+
+    def next_process(self) -> socket.socket:
+        """The channel to a process that waits for a request. Raises OSError or EOFError when the server is gone."""
+        while not self._ready:
+            self.listen()
+        return self._ready.popleft()
 
     def execute(
         self,
@@ -97,18 +116,19 @@ class Server:
         *,
         calls: HostFunctions | None = None,
         on_message: Callable[[Any], None] | None = None,
-        sockets: Sequence[socket.socket] = (),
-        discard_output: bool = False,
+        files: Sequence[int] = (),
+        output: bool = False,
         trusted: bool = False,
     ) -> Execution:
         """Start one request (see `inside.process.main`); `Execution.wait` sees it to its end.
 
         ``calls`` are host functions that the program may call; ``on_message`` is given every other message it sends.
-        ``sockets`` are handed over after the channel to the host. ``trusted``: not a model's program, so that no
-        one need count the memory of all its processes. Never raises for what the program does.
+        ``files`` go with the request. ``output`` says whether what it prints is read; otherwise it goes nowhere.
+        ``trusted``: not a model's program, so that no one need count the memory of all its processes. Never raises for
+        what the program does.
         """
         header = {"timeout_s": timeout_s, "trusted": trusted}
-        return Execution(self, request, header, calls or {}, on_message, sockets, discard_output)
+        return Execution(self, dict(request), header, calls or {}, on_message, files, output)
 
 
 class Execution:
@@ -117,17 +137,16 @@ class Execution:
     def __init__(
         self,
         server: Server,
-        request: Mapping[str, Any],
+        request: dict[str, Any],
         header: dict[str, Any],
         calls: HostFunctions,
         on_message: Callable[[Any], None] | None,
-        sockets: Sequence[socket.socket],
-        discard_output: bool,
+        files: Sequence[int],
+        output: bool,
     ) -> None:
         self._server, self._limits, self._timeout_s = server, server.limits, header["timeout_s"]
         self._calls, self._on_message = calls, on_message
         self._output: dict[int, bytearray] = {}
-        self._channel: socket.socket | None = None
         self._incoming = bytearray()
         self._killed: Ended | None = None
         self._note = ""
@@ -135,36 +154,31 @@ class Execution:
         self._lost = ""
         self._started = time.monotonic()
         try:
-            self._start(request, header, sockets, discard_output)
-        except OSError as error:
-            self._lost = str(error)
+            self.channel = server.next_process()
+            """To the process: for others to use where there are neither ``calls`` nor ``on_message``."""
+            self._start(request, header, files, output)
+        except (OSError, EOFError) as error:
+            self._lost = str(error) or "it hung up"
+            self.channel, nobody = socket.socketpair()
+            nobody.close()
 
-    def _start(
-        self,
-        request: Mapping[str, Any],
-        header: dict[str, Any],
-        sockets: Sequence[socket.socket],
-        discard_output: bool,
-    ) -> None:
-        body = {**request, "output": not discard_output}
+    def _start(self, request: dict[str, Any], header: dict[str, Any], files: Sequence[int], output: bool) -> None:
+        request["output"] = output
         if self._server.wall is None:
-            body["scratch"] = self._folder = tempfile.mkdtemp(prefix="agentkit-scratch-")
+            request["scratch"] = self._folder = tempfile.mkdtemp(prefix="agentkit-scratch-")
         with contextlib.ExitStack() as stack:
-            theirs = [_anonymous_file(marshal.dumps(body))]
-            stack.callback(os.close, theirs[0])
-            if not discard_output:
-                for _ in ("stdout", "stderr"):
-                    reader, writer = os.pipe()
-                    stack.callback(os.close, writer)
-                    os.set_blocking(reader, False)
-                    self._output[reader] = bytearray()
-                    theirs.append(writer)
-            if self._calls or self._on_message is not None:
-                self._channel, other = socket.socketpair()
-                stack.enter_context(other)
-                theirs.append(other.fileno())
-            theirs += [s.fileno() for s in sockets]
-            socket.send_fds(self._server.control, [marshal.dumps(header)], theirs)
+            writers = []
+            for _ in ("stdout", "stderr") if output else ():
+                reader, writer = os.pipe()
+                stack.callback(os.close, writer)
+                os.set_blocking(reader, False)
+                self._output[reader] = bytearray()
+                writers.append(writer)
+            self._server.control.send(marshal.dumps(header))
+            self.channel.settimeout(_GRACE_S)
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the server reports what ended it
+                Channel(self.channel).send_request(request, [*writers, *files])
+            self.channel.settimeout(None)
 
     def stop(self) -> None:
         """End it now; `wait` then returns at once."""
@@ -182,8 +196,7 @@ class Execution:
         finally:
             for fd in self._output:
                 os.close(fd)
-            if self._channel is not None:
-                self._channel.close()
+            self.channel.close()
             if self._folder is not None:
                 shutil.rmtree(self._folder, ignore_errors=True)
             if self._lost or (self._server.wall is not None and not self._server.wall.warm):
@@ -195,7 +208,7 @@ class Execution:
         control = self._server.control
         report: dict[str, Any] | None = None
         last = self._started + self._timeout_s + _GRACE_S
-        channel = -1 if self._channel is None else self._channel.fileno()
+        channel = self.channel.fileno() if self._calls or self._on_message is not None else -1
         waiting = {control.fileno(), channel, *self._output} - {-1}
         poll = select.poll()
         for fd in waiting:
@@ -214,11 +227,11 @@ class Execution:
                 elif fd in self._output:
                     more = self._read(fd)
                 else:
-                    said = control.recv(65536)
-                    if not said:
-                        raise EOFError("the sandbox's server is gone")
-                    report, more = json.loads(said), False
-                    last = time.monotonic() + 1.0
+                    said = self._server.listen()
+                    more = said == b"ready"
+                    if not more:
+                        report = json.loads(said)
+                        last = time.monotonic() + 1.0
                 if not more:
                     poll.unregister(fd)
                     waiting.discard(fd)
@@ -246,9 +259,8 @@ class Execution:
 
     def _talk(self) -> bool:
         """Read from the program's channel and answer the calls that are complete; False at its end."""
-        assert self._channel is not None
         try:
-            part = self._channel.recv(65536, socket.MSG_DONTWAIT)
+            part = self.channel.recv(65536, socket.MSG_DONTWAIT)
         except BlockingIOError:
             return True
         except ConnectionError:
@@ -286,18 +298,15 @@ class Execution:
             # A wrong call is the program's mistake, and it is told so. Anything else is the host's own fault.
             reply = {"error": str(error)[:2000], "kind": type(error).__name__}
         data = json.dumps(reply).encode()
-        assert self._channel is not None
         with contextlib.suppress(ConnectionError):
-            self._channel.settimeout(_GRACE_S)
-            self._channel.sendall(struct.pack(">I", len(data)) + data)
+            self.channel.settimeout(_GRACE_S)
+            self.channel.sendall(struct.pack(">I", len(data)) + data)
 
     def _result(self, report: dict[str, Any] | None) -> SandboxResult:
         out, err = [bytes(b).decode(errors="replace") for b in self._output.values()] or ("", "")
         level = self._server.level
         if report is None:
             return SandboxResult(Ended.KILLED, out, err, level=level, note=self._lost)
-        if report["failed"]:
-            return SandboxResult(Ended.REFUSED, out, err, level=level, note=report["failed"])
         status, killed, note = report["status"], report["killed"], self._note
         if self._killed is not None:
             ended = self._killed
@@ -332,15 +341,3 @@ def _kill_tree(pid: int) -> None:
             _kill_tree(int(child))
     with contextlib.suppress(OSError):
         os.kill(pid, signal.SIGKILL)
-
-
-def _anonymous_file(content: bytes) -> int:
-    """An open file with ``content`` that has no name."""
-    if hasattr(os, "memfd_create"):
-        fd = os.memfd_create("request")
-    else:
-        with tempfile.TemporaryFile() as file:
-            fd = os.dup(file.fileno())
-    with open(fd, "wb", buffering=0, closefd=False) as file:
-        file.write(content)
-    return fd

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import socket
-import struct
 import time
-from collections.abc import Mapping
 from typing import Any
 
 from agentkit.envs.sandbox.host import Execution, Server
@@ -27,10 +24,10 @@ class FreshJudge:
         self._said: list[Any] = []
         self._execution: Execution | None = None
 
-    def begin(self, request: Mapping[str, Any], program: socket.socket, timeout_s: float) -> None:
+    def begin(self, request: dict[str, Any], program: socket.socket, timeout_s: float) -> None:
         """Hand over the tests (a request of the role ``judge``) and the socket of the program."""
         self._execution = self.server.execute(
-            request, timeout_s, sockets=[program], on_message=self._said.append, discard_output=True
+            request, timeout_s, on_message=self._said.append, files=[program.fileno()]
         )
 
     def wait(self) -> tuple[list[Any], SandboxResult]:
@@ -53,27 +50,25 @@ class LastingJudge:
     def __init__(self, server: Server) -> None:
         self.server = server
         self.broken = False
-        self._channel, theirs = socket.socketpair()
-        with theirs:
-            self._execution = server.execute(
-                {"role": "judges", "seed": 0}, math.inf, sockets=[theirs], discard_output=True, trusted=True
-            )
+        self._execution: Execution | None = None
         self._started = self._timeout_s = 0.0
 
-    def begin(self, request: Mapping[str, Any], program: socket.socket, timeout_s: float) -> None:
+    def begin(self, request: dict[str, Any], program: socket.socket, timeout_s: float) -> None:
         self._started, self._timeout_s = time.monotonic(), timeout_s
-        self._channel.settimeout(timeout_s)
-        body = json.dumps(request).encode()
-        data = struct.pack(">I", len(body)) + body
-        with contextlib.suppress(OSError):  # a judge that is gone is seen by who waits for its report
-            sent = socket.send_fds(self._channel, [data], [program.fileno()])
-            if sent < len(data):  # it may have judged, reported and gone already
-                self._channel.sendall(data[sent:])
+        if self._execution is None:
+            judges = {**request, "role": "judges"}
+            self._execution = self.server.execute(judges, math.inf, files=[program.fileno()], trusted=True)
+            self._channel = Channel(self._execution.channel)
+            self._channel.sock.settimeout(timeout_s)
+        else:
+            self._channel.sock.settimeout(timeout_s)
+            with contextlib.suppress(OSError):  # a judge that is gone is seen by who waits for its report
+                self._channel.send_request(request, [program.fileno()])
 
     def wait(self) -> tuple[list[Any], SandboxResult]:
         level = self.server.level
         try:
-            report = Channel(self._channel).receive()
+            report = self._channel.receive()
         except TimeoutError:
             self.broken = True
             note = f"the tests took more than {self._timeout_s:g} seconds"
@@ -85,11 +80,12 @@ class LastingJudge:
         return [report], SandboxResult(Ended.OK, exit_code=0, level=level, wall_s=time.monotonic() - self._started)
 
     def retire(self) -> Server:
-        self._channel.close()
-        self._execution.stop()
-        self._execution.wait()
+        if self._execution is not None:
+            self._execution.stop()
+            self._execution.wait()
         return self.server
 
     def close(self) -> None:
-        self._channel.close()
+        if self._execution is not None:
+            self._execution.channel.close()
         self.server.close()

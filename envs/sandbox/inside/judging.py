@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import _socket
 import builtins
 import contextlib
 import functools
-import json
 import linecache
 import os
 import random
@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .program import execute, new_module, show  # noqa: TID251 - the package has another name inside
-from .wire import Channel, Json, WireError, from_json, to_json  # noqa: TID251
+from .wire import Channel, Json, Request, WireError, from_json, to_json  # noqa: TID251
 
 # The modules that a test could change for the next by mistake, and that are always loaded.
 _WATCHED = ("builtins", "collections", "copy", "functools", "itertools", "math", "os", "random", "re", "string", "sys")
@@ -28,9 +28,8 @@ _WATCHED = ("builtins", "collections", "copy", "functools", "itertools", "math",
 _GROWTH_KB = 32 * 1024
 
 
-def serve(request: Json, channels: list[Channel]) -> None:
+def serve(request: Request, judge: Channel, _: list[int]) -> None:
     """Load a program as a module, then answer the judge's calls to its functions until the judge hangs up."""
-    [judge] = channels
     kept: dict[int, object] = {}
 
     def keep(value: object) -> int:
@@ -95,7 +94,7 @@ class _Candidate:
     def begin(self, calls: list[Json]) -> None:
         """Wait until the program is loaded; have it make ``calls`` ahead, whose results wait here for the tests."""
         for call, answer in zip(calls, self._answers(calls), strict=True):
-            self._ahead.setdefault(json.dumps(call), []).append(answer)
+            self._ahead.setdefault(repr(call), []).append(answer)
 
     def _receive(self) -> Json:
         if self._broken:
@@ -109,7 +108,7 @@ class _Candidate:
         raise CandidateError(self._broken)
 
     def _ask(self, message: Json) -> Json:
-        waiting = self._ahead.get(json.dumps(message)) if self._ahead else None
+        waiting = self._ahead.get(repr(message)) if self._ahead else None
         [answer] = [waiting.pop(0)] if waiting else self._answers([message])
         return self._read(answer)
 
@@ -196,33 +195,31 @@ class _Globals(dict[str, object]):
         return self._candidate.attribute(name)
 
 
-def judge(request: Json, channels: list[Channel]) -> None:
+def judge(request: Request, host: Channel, files: list[int]) -> None:
     """Judge one program, and tell the host."""
-    host, program = channels
-    host.send(_run_tests(request, program))
+    host.send(_run_tests(request, *files))
 
 
-def judges(_: Json, channels: list[Channel]) -> None:
-    """Judge one program after another, until the host hangs up. The report says ``last`` when a judging changed this
+def judges(request: Request, host: Channel, files: list[int]) -> None:
+    """Judge one program after another until the host hangs up. The report says ``last`` when a judging changed this
     process (a module loaded, a name of `_WATCHED` given another value, memory taken), which then judges no more."""
-    [host] = channels
     modules = set(sys.modules)
     before = {name: dict(vars(sys.modules[name])) for name in _WATCHED}
     memory = _memory()
-    last = False
-    while not last:
-        try:
-            request, sock = host.receive_with_socket()
-        except EOFError:
-            return
+    while True:
         named = _named(request["prelude"]).union(*map(_named, request["tests"]))
         if "random" in named:
             random.seed(request["seed"])
-        report = _run_tests(request, Channel(sock))
-        sock.close()
+        report = _run_tests(request, *files)
         last = modules != sys.modules.keys() or any(vars(sys.modules[n]) != before[n] for n in before if n in named)
         last = last or _memory() - memory > _GROWTH_KB
         host.send({**report, "last": last})
+        if last:
+            return
+        try:
+            request, files = host.receive_request()
+        except EOFError:
+            return
 
 
 def _memory() -> int:
@@ -230,13 +227,21 @@ def _memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def _run_tests(request: Json, program: Channel) -> Json:
-    """Run each test against a program in another process; which passed, and why one did not.
+def _run_tests(request: Request, program: int) -> Json:
+    """Run each test against a program in another process, whose channel is the open file ``program``; which passed,
+    and why one did not.
 
     A test's own lines run here, so its expected values never reach the program, and what the program returns is
     compared here, as plain data.
     """
-    candidate = _Candidate(program)
+    sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, program)
+    try:
+        return _judged(request, _Candidate(Channel(sock)))
+    finally:
+        sock.close()
+
+
+def _judged(request: Request, candidate: _Candidate) -> Json:
     results: list[Json] = []
     entry = request["entry_point"]
     ahead = [{"call": entry, "args": args, "kwargs": {}} for args in request["ahead"]]

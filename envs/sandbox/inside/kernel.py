@@ -67,8 +67,8 @@ NEVER = tuple(sorted({**_NEVER.get(_MACHINE, {}), **_NEVER_ANYWHERE}.values()))
 NOT_IN_A_PROGRAM = tuple(sorted(_NAMESPACES.get(_MACHINE, {}).values()))
 
 _libc = ctypes.CDLL(None, use_errno=True)
-# What each forked process calls: looked up here, once for all of them.
-_prctl, _capset = _libc.prctl, _libc.capset
+# What is called for each program: looked up here, once for all of them.
+_prctl, _capset, _unshare, _setns = _libc.prctl, _libc.capset, _libc.unshare, _libc.setns
 
 
 def supported() -> bool:
@@ -84,7 +84,7 @@ def _checked(name: str, result: int) -> None:
 
 def unshare(flags: int) -> None:
     """Move this process (its children, for the PID namespace) into new namespaces."""
-    _checked("unshare", _libc.unshare(ctypes.c_int(flags)))
+    _checked("unshare", _unshare(flags))
 
 
 def mount(source: str, target: str, kind: str = "", flags: int = 0, data: str = "") -> None:
@@ -140,7 +140,7 @@ def map_ids(uid: int, gid: int) -> None:
 
 def enter_namespace(fd: int, kind: int) -> None:
     """Enter the namespace of ``kind`` behind the open file ``fd`` (its children, for the PID namespace)."""
-    _checked("setns", _libc.setns(ctypes.c_int(fd), ctypes.c_int(kind)))
+    _checked("setns", _setns(fd, kind))
 
 
 def set_dumpable(yes: bool) -> None:

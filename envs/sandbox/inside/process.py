@@ -16,9 +16,9 @@ from typing import NoReturn
 
 from . import judging, program  # noqa: TID251 - the package has another name inside
 from .program import OUT_OF_MEMORY, execute, new_module, show  # noqa: TID251
-from .wire import Channel, Json, stream_socket  # noqa: TID251
+from .wire import Channel, Request  # noqa: TID251
 
-_ROLES: dict[str, Callable[[Json, list[Channel]], None]] = {
+_ROLES: dict[str, Callable[[Request, Channel, list[int]], None]] = {
     "program": program.run,
     "serve": judging.serve,
     "judge": judging.judge,
@@ -45,12 +45,16 @@ def _live_in(scratch: str) -> None:
     sys.path.insert(0, scratch)
 
 
-def main(request: Json, channels: list[int]) -> NoReturn:
-    """Do what ``request`` asks: ``role`` is a key of `_ROLES`; ``scratch`` is the writable folder, where it is this
-    program's own."""
+def main(request: Request, channel: Channel, files: list[int]) -> NoReturn:
+    """Do what ``request`` asks: ``role`` is a key of `_ROLES`; ``output`` says whether the first two of ``files`` are
+    to be standard output and standard error; ``scratch`` is the writable folder, where it is this program's own."""
+    if request["output"]:
+        for number in (1, 2):
+            os.dup2(files[0], number)
+            os.close(files.pop(0))
     if "scratch" in request:
         _live_in(request["scratch"])
-        os.chdir(request["scratch"])
+    os.chdir(os.environ["HOME"])
     if request["seed"]:
         random.seed(request["seed"])
     if "stdin" in request:
@@ -61,7 +65,7 @@ def main(request: Json, channels: list[int]) -> NoReturn:
         with open(path, "w", encoding="utf-8") as file:
             file.write(text)
     try:
-        _ROLES[request["role"]](request, [Channel(stream_socket(c)) for c in channels])
+        _ROLES[request["role"]](request, channel, files)
     except SystemExit as stop:
         if stop.code is None or isinstance(stop.code, int):
             _leave((stop.code or 0) & 0xFF)

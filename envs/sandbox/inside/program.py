@@ -12,7 +12,7 @@ import traceback
 import types
 from collections.abc import Callable
 
-from .wire import Channel, Json, from_json, to_json  # noqa: TID251 - the package has another name inside
+from .wire import Channel, Request, from_json, to_json  # noqa: TID251 - the package has another name inside
 
 OUT_OF_MEMORY = 86
 """The exit status of a program that ended with an uncaught MemoryError."""
@@ -45,18 +45,21 @@ class CallError(Exception):
     """What a host function raised, in the program that called it."""
 
 
-def run(request: Json, channels: list[Channel]) -> None:
+def run(request: Request, host: Channel, _: list[int]) -> None:
+    """Run a program as a script, with the host's functions in its reach."""
     main_module = new_module("__main__", request["code"], "<program>")
     names: list[str] = request.get("calls", [])
     if names:
         world = types.ModuleType(request["calls_module"])
         lock = _thread.allocate_lock()
         for name in names:
-            function = _host_function(name, channels[0], lock)
+            function = _host_function(name, host, lock)
             setattr(world, name, function)
             setattr(main_module, name, function)
         sys.modules[world.__name__] = world
         setattr(world, "CallError", CallError)  # noqa: B010
+    else:
+        host.sock.close()
     execute(request["code"], main_module)
 
 

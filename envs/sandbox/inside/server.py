@@ -1,7 +1,7 @@
 """The warm parent: forks a fresh, further isolated process for each execution.
 
-The parent never reads a program: a request arrives as an open file that only the child reads, so one execution's
-program cannot be found in the memory that the next one inherits.
+The parent never reads a program: it sends the host a channel to each process that it has made ready, and the request
+comes through that, so one execution's program cannot be found in the memory that the next one inherits.
 
     server      warm; enforces the deadline and the memory total, kills, reports
       program   process 1 of a PID namespace of its own, with no capability and filtered system calls
@@ -36,7 +36,7 @@ import time
 from typing import Any, NoReturn
 
 from . import kernel, process  # noqa: TID251 - the package has another name inside
-from .wire import attached_files  # noqa: TID251
+from .wire import Channel  # noqa: TID251
 
 # Loaded once, before any program runs, so that the programs that use them need not. More would slow each fork.
 PRELOAD = "bisect collections copy functools heapq itertools math operator random re string typing"
@@ -74,26 +74,20 @@ def main(control_fd: int, options: dict[str, Any]) -> NoReturn:
         kernel.forbid_new_privileges()
         kernel.Filter(kernel.NEVER).install()
     _limit(options["limits"])
+    server.rehearse()
     random.seed(0)
     gc.collect()
     kernel.give_back_memory()
     gc.freeze()
     os.dup2(1, 2)  # which is /dev/null, as it is for a program whose output nobody reads
-    control.send(b"ready")
     server.refill()
     while True:
-        message, fds = _receive(control)
+        message = control.recv(256)
         if not message:
             os._exit(0)
         if message == b"kill":  # it crossed with the report of an execution that had ended
             continue
-        control.send(json.dumps(server.execute(message, fds)).encode())
-
-
-def _receive(sock: _socket.socket) -> tuple[bytes, list[int]]:
-    """One message and the open files that came with it."""
-    message, attached, _, _ = sock.recvmsg(256, 256)
-    return message, attached_files(attached)
+        control.send(json.dumps(server.execute(**marshal.loads(message))).encode())  # noqa: S302 - from the host
 
 
 def _enter_namespaces() -> None:
@@ -109,20 +103,11 @@ def _enter_namespaces() -> None:
         os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
 
 
-class _Ready:
-    """A process that waits for its program."""
-
-    __slots__ = ("handoff", "pid")
-
-    def __init__(self, pid: int, handoff: _socket.socket) -> None:
-        self.pid, self.handoff = pid, handoff
-
-
 class _Server:
     def __init__(self, control: _socket.socket, options: dict[str, Any]) -> None:
         self._control = control
         self._options = options
-        self._ready: list[_Ready] = []
+        self._ready: list[int] = []
         self._own_namespace = self._proc = -1
         self._others: set[str] = set()
         self._depth = 0
@@ -141,29 +126,42 @@ class _Server:
             self._changes.watch(options["scratch"])
         self._filter = kernel.Filter(kernel.NOT_IN_A_PROGRAM) if options["filter"] else None
 
-    def refill(self) -> None:
-        """Make processes ready."""
-        while len(self._ready) < (AHEAD if self._options["warm"] else 1):
-            self._ready.append(self._make_ready())
+    def rehearse(self) -> None:
+        """Make a process ready and let it go. One that cannot be made ready says why, and ends this one."""
+        pid, channel = self._make_ready(AHEAD)
+        channel.close()
+        if os.waitpid(pid, 0)[1] != 0:
+            os._exit(1)
 
-    def execute(self, message: bytes, fds: list[int]) -> dict[str, Any]:
-        """Give a request (its open files) to a ready process, under the limits of its header; what came of it."""
-        header = marshal.loads(message)  # noqa: S302 - from the host
-        running = self._ready.pop()
-        failed = self._start(running, header["timeout_s"], fds)
+    def refill(self) -> None:
+        """Make processes ready, and send the host their channels."""
+        count = AHEAD if self._options["warm"] else 1
+        # The last to be given a program runs beside all of the next, which are made meanwhile.
+        made = [self._make_ready(left or AHEAD) for left in reversed(range(count))]
+        self._ready += [pid for pid, _ in made]
+        files = struct.pack(f"@{count}i", *(channel.fileno() for _, channel in made))
+        self._control.sendmsg([b"ready"], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, files)])
+        for _, channel in made:
+            channel.close()
+
+    def execute(self, timeout_s: float, trusted: bool) -> dict[str, Any]:
+        """Watch the next process, which the host gives its program; what came of it."""
+        pid = self._ready.pop(0)
+        if timeout_s != math.inf:
+            resource.prlimit(pid, resource.RLIMIT_CPU, (int(timeout_s) + 2,) * 2)
         if not self._ready and self._options["warm"]:
             self.refill()  # while the program runs
-        report = self._watch(running, 0.0 if failed else header["timeout_s"], header["trusted"])
-        report["failed"] = self._said(running) or failed
+        report = self._watch(pid, timeout_s, trusted)
         if self._options["isolate"] and self._changes.seen():
             kernel.unmount(self._options["scratch"])
             kernel.mount(*self._scratch)
             self._changes.watch(self._options["scratch"])
         return report
 
-    def _make_ready(self) -> _Ready:
-        """Fork a process and let it give up everything that a program may not have."""
-        ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+    def _make_ready(self, others: int) -> tuple[int, _socket.socket]:
+        """Fork a process and let it give up everything that a program may not have; its number, and the channel to
+        it. ``others`` are ready while its program runs."""
+        ours, theirs = _socket.socketpair()
         if self._options["isolate"]:
             kernel.unshare(kernel.CLONE_NEWPID)  # for the next child
         pid = _fork()
@@ -174,72 +172,46 @@ class _Server:
         if self._options["isolate"]:
             kernel.enter_namespace(self._own_namespace, kernel.CLONE_NEWPID)
         theirs.close()
-        return _Ready(pid, ours)
-
-    def _start(self, ready: _Ready, timeout_s: float, fds: list[int]) -> str:
-        """Hand a request over and set the limits that are its own. Why that failed, or an empty string."""
         limits = self._options["limits"]
-        try:
-            resource.prlimit(ready.pid, resource.RLIMIT_NOFILE, (limits["open_files"],) * 2)
-            if timeout_s != math.inf:
-                resource.prlimit(ready.pid, resource.RLIMIT_CPU, (int(timeout_s) + 2,) * 2)
-            if self._filter is not None:
-                # The server, its parent and the processes that are ready count too; an empty store is filled next.
-                # Without a namespace of our own to count in, the limit would be on all processes of the user, so there
-                # it is left alone.
-                count = limits["processes"] + 2 + (len(self._ready) or AHEAD)
-                resource.prlimit(ready.pid, resource.RLIMIT_NPROC, (count, count))
-            files = struct.pack(f"@{len(fds)}i", *fds)
-            ready.handoff.sendmsg([b"go"], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, files)])
-        except OSError as error:  # it has ended
-            return str(error)
-        finally:
-            for fd in fds:
-                os.close(fd)
-        return ""
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (limits["open_files"],) * 2)
+        if self._filter is not None:
+            # The server, its parent and the other processes count too. Without a namespace of our own to count in, the
+            # limit would be on all processes of the user, so there it is left alone.
+            resource.prlimit(pid, resource.RLIMIT_NPROC, (limits["processes"] + 2 + others,) * 2)
+        return pid, ours
 
-    def _said(self, ready: _Ready) -> str:
-        """Why a process that has ended could not take its program, or an empty string."""
-        try:
-            return ready.handoff.recv(1024).decode()
-        except OSError as error:
-            return str(error)
-        finally:
-            ready.handoff.close()
-
-    def _watch(self, running: _Ready, timeout_s: float, trusted: bool) -> dict[str, Any]:
-        """Wait for ``running``; kill it at the deadline, when the host says so or hangs up, or when all processes of
-        the program together hold more than its memory, which is looked at unless it is ``trusted``."""
+    def _watch(self, pid: int, timeout_s: float, trusted: bool) -> dict[str, Any]:
+        """Wait for process ``pid``; kill it at the deadline, when the host says so or hangs up, or when all processes
+        of the program together hold more than its memory, which is looked at unless it is ``trusted``."""
         start = time.monotonic()
         deadline = start + timeout_s
         limit = self._options["limits"]["memory_mb"] * _MEBI
-        pid = running.pid
         exited = os.pidfd_open(pid) if hasattr(os, "pidfd_open") else -1
         sources = [self._control.fileno()] + ([exited] if exited >= 0 else [])
         counted = self._proc >= 0 and not trusted
         pause = 0.005 if exited < 0 else 0.05 if counted else 3600.0
-        ended, killed, looked = 0, "", start
+        killed, looked = "", start
         while not killed:
-            ended, status, usage = os.wait4(pid, os.WNOHANG)
-            if ended:
+            ready = select.select(sources, [], [], max(0.0, min(deadline - time.monotonic(), pause)))[0]
+            if exited in ready or (exited < 0 and _ended(pid)):
                 break
             now = time.monotonic()
-            if now >= deadline:
+            if ready:
+                killed = "host"  # its message stays for `main`, which knows a hang-up from a "kill"
+            elif now >= deadline:
                 killed = "timeout"
             elif counted and now - looked >= 0.05:
                 looked = now
                 if self._resident() > limit:
                     killed = "memory"
-            if not killed and sources[0] in select.select(sources, [], [], min(deadline - now, pause))[0]:
-                killed = "host"  # its message stays for `main`, which knows a hang-up from a "kill"
         if exited >= 0:
             os.close(exited)
-        if not ended:
+        if killed:
             with contextlib.suppress(OSError):
                 os.killpg(pid, signal.SIGKILL)
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
-            _, status, usage = os.wait4(pid, 0)
+        _, status, usage = os.wait4(pid, 0)
         return {
             "killed": killed,
             "status": os.waitstatus_to_exitcode(status),
@@ -250,12 +222,11 @@ class _Server:
 
     def _resident(self) -> int:
         """Bytes of resident memory of the program's processes: all in sight that are not the server's own."""
-        ready = {process.pid for process in self._ready}
         total = 0
         for name in os.listdir(self._proc):
             if name.isdigit() and name not in self._others:
                 with contextlib.suppress(OSError):  # it may have ended
-                    if self._numbers(name)[self._depth - 1] not in ready:
+                    if self._numbers(name)[self._depth - 1] not in self._ready:
                         total += int(self._read(f"{name}/statm").split()[1])
         return total * os.sysconf("SC_PAGE_SIZE")
 
@@ -271,30 +242,27 @@ class _Server:
         finally:
             os.close(file)
 
-    def _wait_for_program(self, handoff: _socket.socket) -> NoReturn:
+    def _wait_for_program(self, sock: _socket.socket) -> NoReturn:
         """Give up everything that a program may not have, wait for one, run it."""
         try:
             os.setsid()
-            os.closerange(3, handoff.fileno())
-            os.closerange(handoff.fileno() + 1, 4096)
+            os.closerange(3, sock.fileno())
+            os.closerange(sock.fileno() + 1, 4096)
             if self._filter is not None:
                 kernel.drop_capabilities()
                 self._filter.install()
-            _, (file, *fds) = _receive(handoff)
-            if self._options["scratch"]:
-                os.chdir(self._options["scratch"])
-            request = marshal.loads(os.pread(file, os.fstat(file).st_size, 0))  # noqa: S302 - from the host
-            os.close(file)
-            if request["output"]:
-                for number in (1, 2):
-                    os.dup2(fds[0], number)
-                    os.close(fds.pop(0))
+            channel = Channel(sock)
+            request, files = channel.receive_request()
+        except EOFError:  # there will be none
+            os._exit(0)
         except BaseException as error:
-            with contextlib.suppress(OSError):
-                handoff.send(f"{type(error).__name__}: {error}".encode())
+            os.write(2, f"{type(error).__name__}: {error}\n".encode())
             os._exit(1)
-        handoff.close()
-        process.main(request, fds)
+        process.main(request, channel, files)
+
+
+def _ended(pid: int) -> bool:
+    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
 def _limit(limits: dict[str, Any]) -> None:

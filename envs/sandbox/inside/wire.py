@@ -1,4 +1,4 @@
-"""Plain Python data as JSON, and JSON messages on a stream socket.
+"""Plain Python data as JSON, and messages on a stream socket.
 
 Only data crosses: reading a message can build nothing but the built-in types below, so what an untrusted program sends
 has no behaviour of its own (no ``__eq__``, no code). A list, string, number, boolean or None is its own JSON;
@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import _socket
 import json
+import marshal
 import struct
 import sys
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 MAX_BYTES = 16 * 2**20
@@ -27,6 +28,8 @@ _LOADED_LATE = (("decimal", "Decimal"), ("fractions", "Fraction"))
 
 # A value on the wire is any JSON value: this module's Any is that, and nothing else.
 Json = Any
+# What the host asks of a process inside.
+Request = dict[str, Any]
 
 
 class WireError(Exception):
@@ -142,7 +145,8 @@ def from_json(value: Json, kept: Callable[[int], object] | None = None) -> objec
 
 
 class Channel:
-    """JSON messages over a stream socket, each after its length in four bytes."""
+    """Messages over a stream socket, each after its length in four bytes. What comes from outside the wall is a
+    request, marshalled, with files; what a program may have written is JSON."""
 
     def __init__(self, sock: _socket.socket) -> None:
         self.sock = sock
@@ -157,21 +161,31 @@ class Channel:
 
     def receive(self) -> Json:
         """The next message. Raises EOFError at the end, `WireError` for what is no message."""
+        return parse(self._next(MAX_BYTES))
+
+    def send_request(self, request: Request, files: Sequence[int] = ()) -> None:
+        """Send a request and open files. Raises OSError when the other side is gone."""
+        body = marshal.dumps(request)
+        data = _LENGTH.pack(len(body)) + body
+        attached = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, struct.pack(f"@{len(files)}i", *files))
+        sent = self.sock.sendmsg([data], [attached] if files else [])
+        if sent < len(data):
+            self.sock.sendall(data[sent:])
+
+    def receive_request(self) -> tuple[Request, list[int]]:
+        """The next request and the files that came with it. Raises EOFError at the end."""
+        self._unread, attached, _, _ = self.sock.recvmsg(_BLOCK, 64)
+        request = marshal.loads(self._next(2**32))  # noqa: S302 - from the host
+        return request, attached_files(attached) if attached else []
+
+    def _next(self, limit: int) -> bytes:
         self._read_to(4)
         (length,) = _LENGTH.unpack_from(self._unread)
-        if length > MAX_BYTES:
-            raise WireError(f"a message of {length} bytes; the limit is {MAX_BYTES}")
+        if length > limit:
+            raise WireError(f"a message of {length} bytes; the limit is {limit}")
         self._read_to(4 + length)
         body, self._unread = self._unread[4 : 4 + length], self._unread[4 + length :]
-        return parse(body)
-
-    def receive_with_socket(self) -> tuple[Json, _socket.socket]:
-        """The next message, and the socket that came with it."""
-        self._unread, attached, _, _ = self.sock.recvmsg(_BLOCK, 64)
-        if not self._unread:
-            raise EOFError
-        [fd] = attached_files(attached)
-        return self.receive(), stream_socket(fd)
+        return body
 
     def _read_to(self, count: int) -> None:
         """Read on until at least ``count`` bytes are unread here."""
@@ -188,11 +202,6 @@ class Channel:
         self._unread = b"".join(parts)
 
 
-def stream_socket(fd: int) -> _socket.socket:
-    """The connected stream socket with the number ``fd``."""
-    return _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, fd)
-
-
 def attached_files(attached: list[tuple[int, int, bytes]]) -> list[int]:
     """The open files that came with a message, from its ancillary data (SCM_RIGHTS in unix(7))."""
     return [fd for _, _, data in attached for (fd,) in struct.iter_unpack("@i", data)]
@@ -201,6 +210,6 @@ def attached_files(attached: list[tuple[int, int, bytes]]) -> list[int]:
 def parse(body: bytes) -> Json:
     """The JSON in ``body``. Raises `WireError`."""
     try:
-        return json.loads(body)
+        return json.loads(body.decode())
     except (ValueError, RecursionError):
         raise WireError("not JSON") from None
