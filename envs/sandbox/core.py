@@ -129,6 +129,8 @@ class Sandbox:
         long as the tests leave its modules alone, which halves the time; without it each judging has a new judge.
         """
         timeout_s = _positive(timeout_s)
+        ahead = _calls_ahead(tuple(tests), entry_point)
+        serve = {"role": "serve", "code": program, "ahead": ahead, "seed": seed}
         request = {
             "role": "judge",
             "tests": list(tests),
@@ -136,7 +138,7 @@ class Sandbox:
             "prelude": prelude,
             "stop_at_first": stop_at_first,
             "explain": explain,
-            "ahead": _calls_ahead(tuple(tests), entry_point),
+            "ahead": ahead,
             "seed": seed,
         }
         try:
@@ -146,7 +148,7 @@ class Sandbox:
         try:
             judge = self._take_judge() if trusted else FreshJudge(self._take())
             try:
-                candidate = served.execute({"role": "serve", "code": program, "seed": seed}, timeout_s)
+                candidate = served.execute(serve, timeout_s)
                 with candidate.channel:
                     judge.begin(request, candidate.channel, timeout_s + _JUDGE_EXTRA_S)
                 said, judge_result = judge.wait()
@@ -261,8 +263,8 @@ def _close_all(servers: list[Server], judges: list[LastingJudge]) -> None:
 
 @functools.lru_cache(maxsize=1024)
 def _calls_ahead(tests: tuple[str, ...], entry_point: str) -> list[Any]:
-    """The arguments, as JSON, of the calls in a single test that can be read off it: the program makes them all at
-    once. With several tests none are, so that a call that never returns fails its own test alone."""
+    """The calls in a single test that can be read off it: the program makes them all at once. With several tests none
+    are, so that a call that never returns fails its own test alone."""
     if len(tests) != 1 or not entry_point:
         return []
     found: list[tuple[int, int, Any]] = []
@@ -275,7 +277,8 @@ def _calls_ahead(tests: tuple[str, ...], entry_point: str) -> list[Any]:
                         found.append((node.lineno, node.col_offset, values))
     except (SyntaxError, ValueError, RecursionError):
         return []
-    return [values for _, _, values in sorted(found, key=lambda f: f[:2])]
+    found.sort(key=lambda call: call[:2])
+    return [{"call": entry_point, "args": values, "kwargs": {}} for _, _, values in found]
 
 
 def _positive(timeout_s: float) -> float:

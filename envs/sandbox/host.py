@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import marshal
 import math
 import os
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from agentkit.envs.sandbox.inside.program import OUT_OF_MEMORY
-from agentkit.envs.sandbox.inside.wire import MAX_BYTES, Channel, WireError, from_json, parse, to_json
+from agentkit.envs.sandbox.inside.wire import MAX_BYTES, REPORT, Channel, WireError, from_json, parse, to_json
 from agentkit.envs.sandbox.launch import Wall, command, missing
 from agentkit.envs.sandbox.values import Ended, Level, Limits, ProgramInterrupted, SandboxResult, SandboxUnavailable
 
@@ -187,7 +186,7 @@ class Execution:
 
     def wait(self) -> SandboxResult:
         """Read what the program prints, answer its calls, and return what came of it. Call it once."""
-        report: dict[str, Any] | None = None
+        report: bytes | None = None
         try:
             if not self._lost:
                 report = self._loop()
@@ -203,10 +202,10 @@ class Execution:
                 self._server.close()
         return self._result(report)
 
-    def _loop(self) -> dict[str, Any]:
+    def _loop(self) -> bytes:
         """The server's report. Raises EOFError or OSError when the server is gone."""
         control = self._server.control
-        report: dict[str, Any] | None = None
+        report: bytes | None = None
         last = self._started + self._timeout_s + _GRACE_S
         channel = self.channel.fileno() if self._calls or self._on_message is not None else -1
         waiting = {control.fileno(), channel, *self._output} - {-1}
@@ -230,7 +229,7 @@ class Execution:
                     said = self._server.listen()
                     more = said == b"ready"
                     if not more:
-                        report = json.loads(said)
+                        report = said
                         last = time.monotonic() + 1.0
                 if not more:
                     poll.unregister(fd)
@@ -297,17 +296,17 @@ class Execution:
         except (TypeError, ValueError, LookupError, ArithmeticError, RuntimeError, WireError, RecursionError) as error:
             # A wrong call is the program's mistake, and it is told so. Anything else is the host's own fault.
             reply = {"error": str(error)[:2000], "kind": type(error).__name__}
-        data = json.dumps(reply).encode()
         with contextlib.suppress(ConnectionError):
             self.channel.settimeout(_GRACE_S)
-            self.channel.sendall(struct.pack(">I", len(data)) + data)
+            Channel(self.channel).send_request(reply)
 
-    def _result(self, report: dict[str, Any] | None) -> SandboxResult:
+    def _result(self, report: bytes | None) -> SandboxResult:
         out, err = [bytes(b).decode(errors="replace") for b in self._output.values()] or ("", "")
         level = self._server.level
         if report is None:
             return SandboxResult(Ended.KILLED, out, err, level=level, note=self._lost)
-        status, killed, note = report["status"], report["killed"], self._note
+        status, wall_s, cpu_s, memory_mb, reason = REPORT.unpack(report)
+        killed, note = reason.rstrip(b"\0").decode(), self._note
         if self._killed is not None:
             ended = self._killed
         elif killed == "timeout" or status == -signal.SIGXCPU:
@@ -327,9 +326,9 @@ class Execution:
             err,
             exit_code=status,
             level=level,
-            wall_s=report["wall_s"],
-            cpu_s=report["cpu_s"],
-            memory_mb=report["memory_mb"],
+            wall_s=wall_s,
+            cpu_s=cpu_s,
+            memory_mb=memory_mb,
             note=note,
         )
 

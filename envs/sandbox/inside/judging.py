@@ -29,7 +29,8 @@ _GROWTH_KB = 32 * 1024
 
 
 def serve(request: Request, judge: Channel, _: list[int]) -> None:
-    """Load a program as a module, then answer the judge's calls to its functions until the judge hangs up."""
+    """Load a program as a module and make the calls ``ahead``; then answer the judge's calls to its functions until the
+    judge hangs up."""
     kept: dict[int, object] = {}
 
     def keep(value: object) -> int:
@@ -42,12 +43,13 @@ def serve(request: Request, judge: Channel, _: list[int]) -> None:
     except BaseException as error:
         judge.send({"error": _known(error), "text": str(error)[:1000]})
         raise
+    judge.send([_answer(call, module, kept, keep) for call in request["ahead"]])
     while True:
         try:
-            message = judge.receive()
+            message, _ = judge.receive_request()
         except EOFError:
             os._exit(0)  # the tests are over: nobody waits for threads that the program may have left running
-        judge.send([_answer(m, module, kept, keep) for m in message])
+        judge.send([_answer(message, module, kept, keep)])
 
 
 def _answer(message: Json, module: types.ModuleType, kept: dict[int, object], keep: Callable[[object], int]) -> Json:
@@ -58,8 +60,10 @@ def _answer(message: Json, module: types.ModuleType, kept: dict[int, object], ke
         args = [from_json(a, kept.__getitem__) for a in message["args"]]
         kwargs = {k: from_json(v, kept.__getitem__) for k, v in message["kwargs"].items()}
         value = module.__dict__[message["call"]](*args, **kwargs)
-        # A test may look at what became of its arguments, so they travel back: they can have changed.
-        return {"value": to_json(value, keep), "args": [to_json(a, keep) for a in args]}
+        answer = {"value": to_json(value, keep)}
+        # A test may look at what became of its arguments, so those that have changed travel back.
+        after = [to_json(a, keep) for a in args]
+        return answer if after == message["args"] else {**answer, "args": after}
     except BaseException as error:
         if isinstance(error, MemoryError):
             kept.clear()
@@ -83,45 +87,45 @@ class CandidateError(Exception):
 
 
 class _Candidate:
-    """The judge's side of `serve`. Calls go over in batches: each way across is a switch of processes, which is what
-    judging costs."""
+    """The judge's side of `serve`."""
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
         self._ahead: dict[str, list[Json]] = {}
         self._broken = ""
 
-    def begin(self, calls: list[Json]) -> None:
-        """Wait until the program is loaded; have it make ``calls`` ahead, whose results wait here for the tests."""
-        for call, answer in zip(calls, self._answers(calls), strict=True):
+    def begin(self, ahead: list[Json]) -> None:
+        """Wait until the program is loaded and has made the calls ``ahead``, whose results wait here for the tests:
+        each way across is a switch of processes. Raises what loading raised."""
+        answers = self._receive(len(ahead))
+        for call, answer in zip(ahead, answers, strict=True):
             self._ahead.setdefault(repr(call), []).append(answer)
 
-    def _receive(self) -> Json:
+    def _receive(self, count: int) -> list[Json]:
+        """The program's next ``count`` answers."""
         if self._broken:
             raise CandidateError(self._broken)
         try:
-            return self._channel.receive()
+            answers = self._channel.receive()
         except (EOFError, OSError):
             self._broken = "the program ended"
+            raise CandidateError(self._broken) from None
         except WireError as error:
             self._broken = f"the program answered with {error}"
-        raise CandidateError(self._broken)
-
-    def _ask(self, message: Json) -> Json:
-        waiting = self._ahead.get(repr(message)) if self._ahead else None
-        [answer] = [waiting.pop(0)] if waiting else self._answers([message])
-        return self._read(answer)
-
-    def _answers(self, messages: list[Json]) -> list[Json]:
-        """What the program answers to ``messages``. Raises what it raised when it was loaded."""
-        with contextlib.suppress(OSError):  # a program that is gone shows below
-            self._channel.send(messages)
-        answers = self._receive()
+            raise CandidateError(self._broken) from None
         if isinstance(answers, dict):
             self._read(answers)
-        if not isinstance(answers, list) or len(answers) != len(messages):
+        if not isinstance(answers, list) or len(answers) != count:
             raise CandidateError("the program answered with no answer")
         return answers
+
+    def _ask(self, message: Request) -> Json:
+        waiting = self._ahead.get(repr(message)) if self._ahead else None
+        if waiting:
+            return self._read(waiting.pop(0))
+        with contextlib.suppress(OSError):  # a program that is gone shows below
+            self._channel.send_request(message)
+        return self._read(*self._receive(1))
 
     def _read(self, answer: Json) -> Json:
         """An answer, or the exception that it is."""
@@ -164,7 +168,7 @@ class _Candidate:
             }
             answer = self._ask(body)
             value = self._value(answer)
-            after = answer.get("args")
+            after = answer.get("args", ())
             for mine, theirs in zip(args, after if isinstance(after, list) else (), strict=False):
                 if isinstance(mine, list | dict | set | bytearray) and theirs != to_json(mine):
                     _become(mine, self._value({"value": theirs}))
@@ -244,9 +248,8 @@ def _run_tests(request: Request, program: int) -> Json:
 def _judged(request: Request, candidate: _Candidate) -> Json:
     results: list[Json] = []
     entry = request["entry_point"]
-    ahead = [{"call": entry, "args": args, "kwargs": {}} for args in request["ahead"]]
     try:
-        candidate.begin(ahead)
+        candidate.begin(request["ahead"])
     except Exception as error:
         return {"results": [], "error": f"{type(error).__name__}: {error}"}
     for number, test in enumerate(request["tests"]):

@@ -54,13 +54,13 @@ def main(request: Request, channel: Channel, files: list[int]) -> NoReturn:
             os.close(files.pop(0))
     if "scratch" in request:
         _live_in(request["scratch"])
-    os.chdir(os.environ["HOME"])
+    os.chdir(sys.path[0])
     if request["seed"]:
         random.seed(request["seed"])
     if "stdin" in request:
         sys.stdin = sys.__stdin__ = io.StringIO(request["stdin"])  # type: ignore[misc,assignment]
     for name, text in request.get("files", {}).items():
-        path = os.path.normpath(os.path.join(os.environ["HOME"], name))
+        path = os.path.abspath(name)
         os.makedirs(os.path.dirname(path), exist_ok=True)
         with open(path, "w", encoding="utf-8") as file:
             file.write(text)

@@ -68,7 +68,7 @@ def _host_function(name: str, channel: Channel, lock: _thread.LockType) -> Calla
         message = {"call": name, "args": to_json(args), "kwargs": to_json(kwargs)}
         with lock:
             channel.send(message)
-            answer = channel.receive()
+            answer, _ = channel.receive_request()
         if "error" in answer:
             kind = getattr(builtins, answer["kind"], None)
             if isinstance(kind, type) and issubclass(kind, Exception):

@@ -22,7 +22,6 @@ import _socket
 import contextlib
 import ctypes
 import gc
-import json
 import marshal
 import math
 import os
@@ -36,7 +35,7 @@ import time
 from typing import Any, NoReturn
 
 from . import kernel, process  # noqa: TID251 - the package has another name inside
-from .wire import Channel  # noqa: TID251
+from .wire import REPORT, Channel  # noqa: TID251
 
 # Loaded once, before any program runs, so that the programs that use them need not. More would slow each fork.
 PRELOAD = "bisect collections copy functools heapq itertools math operator random re string typing"
@@ -87,7 +86,7 @@ def main(control_fd: int, options: dict[str, Any]) -> NoReturn:
             os._exit(0)
         if message == b"kill":  # it crossed with the report of an execution that had ended
             continue
-        control.send(json.dumps(server.execute(**marshal.loads(message))).encode())  # noqa: S302 - from the host
+        control.send(server.execute(**marshal.loads(message)))  # noqa: S302 - from the host
 
 
 def _enter_namespaces() -> None:
@@ -144,8 +143,8 @@ class _Server:
         for _, channel in made:
             channel.close()
 
-    def execute(self, timeout_s: float, trusted: bool) -> dict[str, Any]:
-        """Watch the next process, which the host gives its program; what came of it."""
+    def execute(self, timeout_s: float, trusted: bool) -> bytes:
+        """Watch the next process, which the host gives its program; what came of it, as a `REPORT`."""
         pid = self._ready.pop(0)
         if timeout_s != math.inf:
             resource.prlimit(pid, resource.RLIMIT_CPU, (int(timeout_s) + 2,) * 2)
@@ -180,7 +179,7 @@ class _Server:
             resource.prlimit(pid, resource.RLIMIT_NPROC, (limits["processes"] + 2 + others,) * 2)
         return pid, ours
 
-    def _watch(self, pid: int, timeout_s: float, trusted: bool) -> dict[str, Any]:
+    def _watch(self, pid: int, timeout_s: float, trusted: bool) -> bytes:
         """Wait for process ``pid``; kill it at the deadline, when the host says so or hangs up, or when all processes
         of the program together hold more than its memory, which is looked at unless it is ``trusted``."""
         start = time.monotonic()
@@ -212,13 +211,9 @@ class _Server:
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
         _, status, usage = os.wait4(pid, 0)
-        return {
-            "killed": killed,
-            "status": os.waitstatus_to_exitcode(status),
-            "wall_s": time.monotonic() - start,
-            "cpu_s": usage.ru_utime + usage.ru_stime,
-            "memory_mb": usage.ru_maxrss / 1024,
-        }
+        cpu_s = usage.ru_utime + usage.ru_stime
+        status = os.waitstatus_to_exitcode(status)
+        return REPORT.pack(status, time.monotonic() - start, cpu_s, usage.ru_maxrss / 1024, killed.encode())
 
     def _resident(self) -> int:
         """Bytes of resident memory of the program's processes: all in sight that are not the server's own."""

@@ -20,6 +20,9 @@ MAX_BYTES = 16 * 2**20
 """The longest message that is sent or read."""
 _MAX_DEPTH = 200
 _LENGTH = struct.Struct(">I")
+REPORT = struct.Struct("=iddd8s")
+"""What the server says of a process that ended: its exit status, seconds by the clock and of the processor, MiB, and
+why it was killed, if it was."""
 _BLOCK = 8192
 
 # Values that are their own JSON, whatever they are; and types of modules that few programs load.
@@ -145,8 +148,10 @@ def from_json(value: Json, kept: Callable[[int], object] | None = None) -> objec
 
 
 class Channel:
-    """Messages over a stream socket, each after its length in four bytes. What comes from outside the wall is a
-    request, marshalled, with files; what a program may have written is JSON."""
+    """Messages over a stream socket, each after its length in four bytes. What goes to a program is marshalled, and may
+    bring open files; what a program may have written is JSON."""
+
+    __slots__ = ("_unread", "sock")
 
     def __init__(self, sock: _socket.socket) -> None:
         self.sock = sock
@@ -173,10 +178,13 @@ class Channel:
             self.sock.sendall(data[sent:])
 
     def receive_request(self) -> tuple[Request, list[int]]:
-        """The next request and the files that came with it. Raises EOFError at the end."""
-        self._unread, attached, _, _ = self.sock.recvmsg(_BLOCK, 64)
+        """The next request and the files that came with it, which a request can have if the one before was answered.
+        Raises EOFError at the end."""
+        attached: list[tuple[int, int, bytes]] = []
+        if not self._unread:
+            self._unread, attached, _, _ = self.sock.recvmsg(_BLOCK, 64)
         request = marshal.loads(self._next(2**32))  # noqa: S302 - from the host
-        return request, attached_files(attached) if attached else []
+        return request, [fd for _, _, data in attached for (fd,) in struct.iter_unpack("@i", data)]
 
     def _next(self, limit: int) -> bytes:
         self._read_to(4)
@@ -200,11 +208,6 @@ class Channel:
             parts.append(part)
             missing -= len(part)
         self._unread = b"".join(parts)
-
-
-def attached_files(attached: list[tuple[int, int, bytes]]) -> list[int]:
-    """The open files that came with a message, from its ancillary data (SCM_RIGHTS in unix(7))."""
-    return [fd for _, _, data in attached for (fd,) in struct.iter_unpack("@i", data)]
 
 
 def parse(body: bytes) -> Json:
