@@ -168,7 +168,7 @@ f = world.f.__closure__
 channel = next(c.cell_contents for c in f if hasattr(c.cell_contents, "sock"))
 for body in (b"junk", b"[]", b"{}", b'{"call": "g"}', b'{"call": "f", "args": 1}', b"[" * 100000):
     channel.sock.sendall(struct.pack(">I", len(body)) + body)
-    print("error" in channel.receive())
+    print("error" in channel.receive_request()[0])
 channel.sock.sendall(struct.pack(">I", 2**31))
 while True: pass
 """

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import select
 import struct
 
 CLONE_NEWNS = 0x00020000
@@ -107,7 +108,7 @@ class Changes:
     (inotify(7)). Where the kernel has no watch to give, all counts as changed."""
 
     def __init__(self) -> None:
-        self._fd = _libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._fd = _libc.inotify_init1(os.O_CLOEXEC)
         self._watched = False
 
     def watch(self, folder: str) -> None:
@@ -117,10 +118,12 @@ class Changes:
 
     def seen(self) -> bool:
         """Whether there was a change since the last look."""
-        try:
-            return not self._watched or bool(os.read(self._fd, 65536))
-        except BlockingIOError:
-            return False
+        if not self._watched:
+            return True
+        changed = bool(select.select([self._fd], [], [], 0.0)[0])
+        if changed:
+            os.read(self._fd, 65536)
+        return changed
 
 
 def enter_root(folder: str) -> None:

@@ -161,11 +161,12 @@ class _Server:
         """Fork a process and let it give up everything that a program may not have; its number, and the channel to
         it. ``others`` are ready while its program runs."""
         ours, theirs = _socket.socketpair()
+        channel = Channel(theirs)
         if self._options["isolate"]:
             kernel.unshare(kernel.CLONE_NEWPID)  # for the next child
         pid = _fork()
         if pid == 0:
-            self._wait_for_program(theirs)
+            self._wait_for_program(channel)
         if pid < 0:
             os._exit(1)
         if self._options["isolate"]:
@@ -237,16 +238,16 @@ class _Server:
         finally:
             os.close(file)
 
-    def _wait_for_program(self, sock: _socket.socket) -> NoReturn:
+    def _wait_for_program(self, channel: Channel) -> NoReturn:
         """Give up everything that a program may not have, wait for one, run it."""
         try:
             os.setsid()
-            os.closerange(3, sock.fileno())
-            os.closerange(sock.fileno() + 1, 4096)
+            number = channel.sock.fileno()
+            os.closerange(3, number)
+            os.closerange(number + 1, 4096)
             if self._filter is not None:
                 kernel.drop_capabilities()
                 self._filter.install()
-            channel = Channel(sock)
             request, files = channel.receive_request()
         except EOFError:  # there will be none
             os._exit(0)

@@ -187,27 +187,27 @@ class Channel:
         return request, [fd for _, _, data in attached for (fd,) in struct.iter_unpack("@i", data)]
 
     def _next(self, limit: int) -> bytes:
-        self._read_to(4)
-        (length,) = _LENGTH.unpack_from(self._unread)
+        data = self._unread
+        while len(data) < 4:
+            data += self._more()
+        (length,) = _LENGTH.unpack_from(data)
         if length > limit:
             raise WireError(f"a message of {length} bytes; the limit is {limit}")
-        self._read_to(4 + length)
-        body, self._unread = self._unread[4 : 4 + length], self._unread[4 + length :]
-        return body
+        end = 4 + length
+        if len(data) < end:
+            parts, missing = [data], end - len(data)
+            while missing > 0:
+                parts.append(self._more())
+                missing -= len(parts[-1])
+            data = b"".join(parts)
+        self._unread = data[end:]
+        return data[4:end]
 
-    def _read_to(self, count: int) -> None:
-        """Read on until at least ``count`` bytes are unread here."""
-        missing = count - len(self._unread)
-        if missing <= 0:
-            return
-        parts = [self._unread]
-        while missing > 0:
-            part = self.sock.recv(_BLOCK)
-            if not part:
-                raise EOFError
-            parts.append(part)
-            missing -= len(part)
-        self._unread = b"".join(parts)
+    def _more(self) -> bytes:
+        part = self.sock.recv(_BLOCK)
+        if not part:
+            raise EOFError
+        return part
 
 
 def parse(body: bytes) -> Json:
