@@ -12,8 +12,8 @@ there it may make PID namespaces and mount scratch folders, and nothing else. Pr
 point where they need their program.
 
 Speed is page faults here: each page that parent or child is the first to write after a fork is copied. Hence the plain
-fork, several at a time; the marshalled requests; the objects made before; and few modules: `_socket` and a slotted
-class do, where socket and dataclasses would load a thousand pages more.
+fork, several at a time; the limits that the parent sets; the marshalled requests; the objects made before; and few
+modules: `_socket` and a slotted class do, where socket and dataclasses would load a thousand pages more.
 """
 
 from __future__ import annotations
@@ -64,6 +64,8 @@ def main(control_fd: int, options: dict[str, Any]) -> NoReturn:
         for name in PRELOAD.split():
             __import__(name)
     server = _Server(control, options)
+    if hasattr(os, "SCHED_BATCH"):  # no program interrupts another, nor its host, because something woke it up
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     os.environ.clear()
     os.environ.update(PATH="/usr/bin:/bin", LANG="C.UTF-8")
     sys.path.extend(options["paths"])
