@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, Self
 
 from agentkit.critic.base import Critic, EnvironmentCritic
 from agentkit.errors import InvalidValue, ModelError
 from agentkit.llm.base import LLM
-from agentkit.llm.errors import ReplayMiss
 from agentkit.llm.meter import instrument, metered
 from agentkit.memory import Memory, Record, Where
 from agentkit.memory import View as MemoryView
@@ -43,12 +43,26 @@ class Recall(Protocol):
 class Learned:
     """What came of a round: the judgement of each episode, by episode id, and how many records were added.
 
-    ``failed`` are the episodes, by id, of which nothing was learned because a model failed, with its error.
+    ``failed`` is what was not learned because a model failed, with the error: an episode, by its id, or what a part of
+    the agent would have made of it or of the whole round.
     """
 
     judgements: Mapping[str, Judgement] = field(default_factory=dict)
     records: int = 0
     failed: Mapping[str, str] = field(default_factory=dict)
+
+
+@contextmanager
+def learning(subject: str, failed: dict[str, str]) -> Iterator[None]:
+    """The one boundary of learning: where a model fails in the block, ``subject`` is not learned, and all else is.
+
+    The error is left in ``failed``, for `Learned`. Only a `ModelError` is: a spent budget ends the learning of the
+    round, and a recording that misses a request, or a mistake in the agent's code, the run.
+    """
+    try:
+        yield
+    except ModelError as error:
+        failed[subject] = f"{type(error).__name__}: {error}"
 
 
 class Agent:
@@ -116,15 +130,10 @@ class Agent:
         records: list[Record] = []
         failed: dict[str, str] = {}
         for episode in episodes:
-            try:
+            with learning(episode.id, failed):
                 judgement, found = self._study(episode)
-            except ReplayMiss:
-                raise  # a replay that goes on with other memories is none
-            except ModelError as error:
-                failed[episode.id] = f"{type(error).__name__}: {error}"
-                continue
-            judgements[episode.id] = judgement
-            records += found
+                judgements[episode.id] = judgement
+                records += found
         # The model is done; only now is anything written, so that no transaction waits for it.
         if self.memory is not None:
             if records:

@@ -95,8 +95,8 @@ def run(
 
     What breaks in one episode ends that episode: its environment raised, its model failed, the budget is spent. Where
     the critic's or the reflector's model fails, nothing is learned of that episode, and of the others as ever. A
-    mistake in the agent's own code is raised as it is, once the episodes in flight are logged; so is what an overridden
-    `learn` raises.
+    mistake in the agent's own code is raised as it is, once the episodes in flight are logged; so are what an
+    overridden `learn` raises and a recording's `ReplayMiss`.
 
     Raises `InvalidValue` for arguments out of range, `UnknownName` for an unknown environment, `RunLogError` when the
     log holds another run of the same name, or the memory is not the one that the run was begun with.
@@ -189,8 +189,8 @@ def _learn(agent: Agent, logged: LoggedRun, round_: int, memory_seq: int | None,
         logged.add_calls(round_, calls)
         raise
     else:
-        for episode, error in learned.failed.items():
-            logger.warning("Nothing was learned of the episode %s: %s", episode, error)
+        for subject, error in learned.failed.items():
+            logger.warning("Nothing was learned of %s: %s", subject, error)
         logged.end_round(round_, learned.judgements, calls)
     finally:
         agent.reading = memory
@@ -246,7 +246,7 @@ def _notes(agent: Agent, logged: LoggedRun, episodes: Sequence[Episode]) -> Iter
         run=logged.name,
     )
     if failed["n"]:
-        yield f"{failed['n']} model calls of learning failed; nothing was learned of the episodes that they were for."
+        yield f"{failed['n']} model calls of learning failed; nothing was learned of what they were for."
     if agent.memory is not None:
         filled = bool(rounds and rounds[0]["memory_seq"])
         shown = [episode for episode in episodes if episode.trial > 0 or filled]
