@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from agentkit.address import database
 from agentkit.errors import AgentkitError, InvalidValue
 from agentkit.memory import Memory, Record, Where, load_embedder, stored_embedder
 from agentkit.memory.errors import NotAStore
@@ -57,7 +58,7 @@ def stats(store: Store, as_of: AsOf = None, as_json: AsJson = False) -> None:
         used = {i for entry in credits for i in entry.ids}
         quarantined = [record.id for record, _ in memory.quarantined(as_of=view.seq)]
         found: dict[str, Any] = {
-            "store": _shown(store),
+            "store": database(store),
             "seq": view.seq,
             "records": kinds.total(),
             "kinds": dict(kinds.most_common()),
@@ -222,7 +223,7 @@ def rollback(
         if not yes:
             typer.confirm(f"From {now} to what it was at {seq}: {_summary(change)}. Do it?", abort=True)
         memory.rollback(seq)
-        line(f"rolled back to {seq}: {_summary(change)}. To undo: agentkit memory rollback {_shown(store)} {now}")
+        line(f"rolled back to {seq}: {_summary(change)}. To undo: agentkit memory rollback {database(store)} {now}")
 
 
 @app.command("export")
@@ -320,7 +321,7 @@ def forget(
             typer.confirm(f"Remove {len(ids):,} records?", abort=True, err=as_json)
         memory.remove(ids, reason=f"forgotten: {policy}, capacity {capacity}")
     if not as_json:
-        line(f"{len(ids):,} records forgotten. To undo: agentkit memory rollback {_shown(store)} {seq}")
+        line(f"{len(ids):,} records forgotten. To undo: agentkit memory rollback {database(store)} {seq}")
 
 
 @app.command()
@@ -335,7 +336,7 @@ def reembed(
         if not yes:
             typer.confirm(f"Replace all vectors, made by {name}, with those of {embedder}?", abort=True)
     with _opened(store, embedder=embedder, embeds=True, reembed=True) as memory:
-        line(f"every vector of {_shown(store)} is now by {memory.embedder.name}; before, by {name}")
+        line(f"every vector of {database(store)} is now by {memory.embedder.name}; before, by {name}")
 
 
 @app.command()
@@ -352,7 +353,7 @@ def verify(
         line(problem + ("" if problem in left else " (repaired)"))
     if left:
         raise typer.Exit(1)
-    line(f"{_shown(store)}: {count:,} records at sequence number {seq:,}, the index agrees with the log")
+    line(f"{database(store)}: {count:,} records at sequence number {seq:,}, the index agrees with the log")
 
 
 # --- opening
@@ -421,11 +422,6 @@ def _plain(record: Record) -> dict[str, Any]:
 def _summary(change: Any) -> str:  # a Diff
     parts = [(len(change.added), "added"), (len(change.removed), "removed"), (len(change.edited), "edited")]
     return ", ".join(f"{n:,} {word}" for n, word in parts if n) or "no record differs"
-
-
-def _shown(store: str) -> str:
-    """The store as it is printed: a URL without its password."""
-    return re.sub(r"(://[^/@:]*):.*@", r"\1:***@", store)
 
 
 def _size(store: str) -> int | None:

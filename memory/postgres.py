@@ -17,6 +17,7 @@ import numpy.typing as npt
 from sqlalchemy import create_engine, event
 from sqlalchemy.engine import make_url
 
+from agentkit.address import database
 from agentkit.errors import InvalidValue, MissingExtra
 from agentkit.memory import knn
 from agentkit.memory.backend import Hits, Mark, Vector
@@ -58,7 +59,7 @@ class PostgresBackend:
             raise InvalidValue(f"{schema!r} is not the name of a schema. Use letters, digits and underscores.")
         self._schema = schema
         self.dim = dim
-        self.where = parsed.difference_update_query(["schema"]).render_as_string(hide_password=True)
+        self.where = database(parsed.difference_update_query(["schema"]).render_as_string(hide_password=False))
         self._engine = create_engine(parsed.difference_update_query(["schema"]))
         event.listen(self._engine, "connect", self._configure)
         self._indexed = False
@@ -435,8 +436,8 @@ def stored_embedder(url: str) -> tuple[str, int]:
     where = parsed.difference_update_query(["schema"])
     table = psycopg.sql.Identifier(schema, "meta")
     url = where.render_as_string(hide_password=False)
-    with pgvector.translated(where.render_as_string(hide_password=True)), psycopg.connect(url) as db:
+    with pgvector.translated(database(url)), psycopg.connect(url) as db:
         if db.execute("SELECT to_regclass(%s)", (f"{schema}.meta",)).fetchone() == (None,):
-            raise NotAStore(f"there is no memory in the schema {schema!r} of {where!r}.")
+            raise NotAStore(f"there is no memory in the schema {schema!r} of {database(url)}.")
         meta: dict[str, str] = dict(db.execute(psycopg.sql.SQL("SELECT key, value FROM {}").format(table)).fetchall())
     return meta["embedder"], int(meta["dim"])

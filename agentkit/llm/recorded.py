@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import sqlalchemy as sa
 
+from agentkit.address import database
 from agentkit.errors import InvalidValue
 from agentkit.llm.base import LLM, ScoringLLM
 from agentkit.llm.errors import ReplayMiss
@@ -85,7 +86,7 @@ class Recorded:
             raise InvalidValue(f"mode is {mode!r}; it can be 'record', 'replay' or 'auto'")
         if isinstance(llm, str) and mode != "replay":
             raise InvalidValue(f"to {mode} needs a model, and {llm!r} is only a name")
-        self.path, self.mode = str(path), mode
+        self.path, self.mode = database(str(path)), mode
         self.inner = None if isinstance(llm, str) else llm
         self._store: _Store
         self._renewed: set[str] = set()
@@ -197,7 +198,7 @@ class _RecordedScoring(Recorded):
 class _Store:
     def __init__(self, path: str | Path, must_exist: bool) -> None:
         url = str(path)
-        self.path = url
+        self.path = database(url)
         if "://" not in url:
             if must_exist and not Path(url).is_file():
                 raise ReplayMiss(f"there is no recording at {url}")

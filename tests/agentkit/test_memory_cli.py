@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 
 from agentkit.memory import HashingEmbedder, Memory, Record
 from agentkit.memory.skills import SkillLibrary
-from agentkit.memory_cli import _shown, app
+from agentkit.memory_cli import app
 
 
 @pytest.fixture
@@ -279,9 +279,3 @@ def test_vectors_are_computed_anew_only_on_purpose(store: Path) -> None:
     assert read("search", store, "drawers")[0]["record"]["id"] == 1
     assert "Known" in run("reembed", store, "nothing", "--yes", status=1).stderr
     assert "no memory" in run("reembed", f"{store}.no", "hashing", "--yes", status=1).stderr
-
-
-def test_the_password_of_a_url_is_not_printed() -> None:
-    assert _shown("postgresql://me:sec:r/e@t@host:5432/db") == "postgresql://me:***@host:5432/db"
-    assert _shown("postgresql+psycopg://host/db") == "postgresql+psycopg://host/db"
-    assert _shown("a:b@c/m.db") == "a:b@c/m.db"
