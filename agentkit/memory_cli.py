@@ -21,12 +21,14 @@ import typer
 from agentkit.address import database
 from agentkit.errors import AgentkitError, InvalidValue
 from agentkit.memory import Memory, Record, Where, load_embedder, stored_embedder
+from agentkit.memory.embed import Embedder
 from agentkit.memory.errors import NotAStore
+from agentkit.memory.jsonl import check_jsonl
 from agentkit.memory.upkeep import Policy
 from agentkit.terminal import line, print_json, table
 
 if TYPE_CHECKING:
-    from agentkit.memory.embed import Embedder, Vectors
+    from agentkit.memory.embed import Vectors
 
 app = typer.Typer(help="Look at a memory, and look after it.", no_args_is_help=True, add_completion=False)
 
@@ -247,6 +249,9 @@ def import_(
     create: Annotated[bool, typer.Option("--create", help="Make the memory if there is none.")] = False,
 ) -> None:
     """Add exported records and credits to a memory, in one commit."""
+    if create:  # and no memory where it cannot be filled
+        with _errors():
+            check_jsonl(file)
     with _opened(store, embedder=embedder, embeds=True, create=create) as memory:
         ids = memory.import_jsonl(file)
         line(f"{len(ids):,} records added; the memory is at sequence number {memory.seq:,}")
@@ -333,6 +338,7 @@ def reembed(
     """Compute every vector of a memory anew with another embedder."""
     with _errors():
         name, _ = stored_embedder(store)
+        _embedder(store, embedder, embeds=True, create=False)  # one that there is
         if not yes:
             typer.confirm(f"Replace all vectors, made by {name}, with those of {embedder}?", abort=True)
     with _opened(store, embedder=embedder, embeds=True, reembed=True) as memory:
@@ -406,7 +412,9 @@ def _attribute(name: str) -> Embedder:
         made = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise InvalidValue(f"there is no embedder {name!r}: {error}") from error
-    embedder: Embedder = made() if isinstance(made, type) or not hasattr(made, "embed") else made
+    embedder = made() if callable(made) and (isinstance(made, type) or not hasattr(made, "embed")) else made
+    if not isinstance(embedder, Embedder):
+        raise InvalidValue(f"{name!r} is no embedder, nor makes one: it needs a name, a dim and embed(texts).")
     return embedder
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from agentkit.address import database
 from agentkit.errors import InvalidValue
 from agentkit.memory import jsonl, upkeep
 from agentkit.memory.backend import Backend, Vector
@@ -271,10 +272,7 @@ def _open(where: str, embedder: Embedder, threads: int, reembed: Callable[[list[
         from agentkit.memory.postgres import PostgresBackend
 
         return PostgresBackend(where, embedder=embedder.name, dim=embedder.dim, reembed=reembed)
-    if "://" in where:
-        raise InvalidValue(
-            f"{where!r} is not the path of a file. A memory is an SQLite file, ':memory:' or a postgresql:// URL."
-        )
+    _check_path(where)
     from agentkit.memory.sqlite import SqliteBackend
 
     return SqliteBackend(where, embedder=embedder.name, dim=embedder.dim, threads=threads, reembed=reembed)
@@ -287,9 +285,18 @@ def stored_embedder(where: str | PathLike[str]) -> tuple[str, int]:
         from agentkit.memory import postgres
 
         return postgres.stored_embedder(path)
+    _check_path(path)
     from agentkit.memory import sqlite_file
 
     return sqlite_file.stored_embedder(path)
+
+
+def _check_path(where: str) -> None:
+    if "://" in where:
+        raise InvalidValue(
+            f"{database(where)!r} is not the path of a file. A memory is an SQLite file, ':memory:' or a postgresql:// "
+            "URL."
+        )
 
 
 def _is_postgres(where: str) -> bool:
