@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, Self
 
 from agentkit.critic.base import Critic, EnvironmentCritic
-from agentkit.errors import InvalidValue, ModelError
+from agentkit.errors import ContractError, InvalidValue, ModelError
 from agentkit.llm.base import LLM
 from agentkit.llm.meter import instrument, metered
 from agentkit.memory import Memory, Record, Where
@@ -96,6 +96,19 @@ class Agent:
         reflector: Reflector | None = None,
         name: str = "agent",
     ) -> None:
+        wrong = [
+            f"{part} is {given!r}; it must be {what}"
+            for part, given, needs, what in (
+                ("llm", llm, "generate", "a model, such as agentkit.get_llm('local/smollm2-135m')"),
+                ("policy", policy, "act", "a policy, such as agentkit.registry.get('policies', 'react')()"),
+                ("memory", memory, "recall", "a memory, such as agentkit.Memory('memory.db')"),
+                ("critic", critic, "judge", "a critic, with judge(episode, llm)"),
+                ("reflector", reflector, "reflect", "a reflector, with reflect(episode, judgement, earlier, llm)"),
+            )
+            if given is not None and not hasattr(given, needs)
+        ]
+        if wrong:
+            raise InvalidValue(f"An agent cannot be made of this: {'; '.join(wrong)}.")
         self.llm = instrument(llm) if llm is not None else None
         self.policy = policy
         self.memory = memory
@@ -119,6 +132,11 @@ class Agent:
             raise InvalidValue(f"The agent {self.name!r} has no policy. Give it one, or override act.")
         if self.recall is not None and self.reading is not None:
             view = self.recall(view, self.reading)
+            if not isinstance(view, View):
+                raise ContractError(
+                    f"recall returned a {type(view).__name__}; it must return the view, as dataclasses.replace(view, "
+                    "memories=…) makes it."
+                )
         return self.policy.act(view, self.llm)
 
     def learn(self, episodes: Sequence[Episode]) -> Learned:
@@ -172,6 +190,10 @@ class Agent:
                 for lesson in lessons
             ]
         return judgement, records
+
+    def __repr__(self) -> str:
+        llm = self.llm.name if self.llm is not None else None
+        return f"<{type(self).__name__} {self.name!r}: model {llm}, memory {self.memory!r}>"
 
     def describe(self) -> dict[str, Any]:
         """The configuration, for the run log: JSON values."""

@@ -84,7 +84,10 @@ class RunLog:
         else:
             # In full: connections are opened later too, when the working folder may be another.
             file = Path(self.path).absolute()
-            file.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                file.parent.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise RunLogError(f"{self.path} cannot be made ({error}). Give another path.") from error
             self._engine = sa.create_engine(
                 sa.URL.create("sqlite", database=str(file)), connect_args={"timeout": PATIENCE_S}
             )

@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 Progress = Callable[[Episode], None]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Run:
     """What a run gives: its episodes in round and task order, and where its log is.
 
@@ -61,6 +61,9 @@ class Run:
         calls cost and the text of errors do not enter."""
         content = [_without(_INCIDENTAL, asdict(episode)) for episode in self.episodes]
         return hashlib.sha256(json.dumps(content, sort_keys=True, default=dict).encode()).hexdigest()
+
+    def __repr__(self) -> str:
+        return f"<{str(self).splitlines()[0]}>"  # short: a notebook shows it
 
     def __str__(self) -> str:
         rates = ", ".join(f"{rate:.0%}" for rate in self.success_by_trial)
@@ -102,6 +105,8 @@ def run(
     log holds another run of the same name, or the memory is not the one that the run was begun with.
     """
     _check(agent, trials=trials, workers=workers, max_steps=max_steps, seed=seed)
+    if budget is not None and not isinstance(budget, Ledger):
+        raise InvalidValue(f"the budget is {budget!r}; give agentkit.Ledger(tokens=…), (usd=…) or (seconds=…).")
     tasks, worlds = tasks_and_worlds(env_or_tasks, workers)
     with ExitStack() as stack:
         stack.enter_context(worlds)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import functools
 import json
+import operator
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
@@ -188,6 +189,11 @@ class Task:
     name: str = ""
 
     def __post_init__(self) -> None:
+        if not isinstance(self.env_id, str):
+            raise InvalidValue(f"a task's env_id is {self.env_id!r}; it must be the id of an environment.")
+        if not hasattr(self.seed, "__index__") or self.seed < 0:
+            raise InvalidValue(f"a task's seed is {self.seed!r}; it must be a whole number of at least 0.")
+        object.__setattr__(self, "seed", operator.index(self.seed))  # numpy's whole numbers too
         if not isinstance(self.options, Options):
             object.__setattr__(self, "options", Options(self.options))
         if not self.name:

@@ -25,7 +25,7 @@ Arm = Callable[[int], Agent]
 """Makes the agent of a lifetime, given the lifetime's number. Its memory should be empty, or its own from before."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Comparison:
     """The runs of each arm, in lifetime order."""
 
@@ -59,6 +59,10 @@ class Comparison:
     def usage(self) -> Usage:
         """What all the runs cost."""
         return sum((played.usage for runs in self.runs.values() for played in runs), Usage())
+
+    def __repr__(self) -> str:
+        lifetimes = max((len(runs) for runs in self.runs.values()), default=0)
+        return f"<Comparison of {', '.join(self.runs)}: {len(self.tasks)} tasks, {lifetimes} lifetimes>"
 
     @property
     def notes(self) -> list[str]:
