@@ -21,6 +21,9 @@ CONTENT = (
 INDEXED = ("seq", "op", "id", "kind", "namespace", "task", "episode", "outcome", "importance", "time", "text", "vector")
 ROW = (*INDEXED, "step", "key", "data")
 
+# The last number, and the store's own id.
+LAST = "SELECT coalesce(max(seq), 0), (SELECT value FROM meta WHERE key = 'store') FROM log"
+
 # The credits, tokens and rollbacks after one number up to another; "?" stands for a parameter.
 MARKS = (
     "SELECT seq, op, id, episode, task, outcome, text, data FROM log WHERE seq > ? AND seq <= ?"
