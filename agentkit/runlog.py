@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.exc import DatabaseError, OperationalError
+from sqlalchemy.exc import DatabaseError, OperationalError, StatementError
 
 from agentkit.errors import AgentkitError
 from agentkit.llm.meter import Call
@@ -200,9 +200,12 @@ class RunLog:
             return [row[0] for row in connection.exec_driver_sql("select name from runs order by rowid")]
 
     def query(self, sql: str, **parameters: Any) -> list[dict[str, Any]]:
-        """The rows of a parameterised SQL query, each a dict."""
-        with self._lock, self._engine.connect() as connection:
-            return [dict(row._mapping) for row in connection.execute(sa.text(sql), parameters)]
+        """The rows of a parameterised SQL query, each a dict. Raises `RunLogError` for one that cannot be answered."""
+        try:
+            with self._lock, self._engine.connect() as connection:
+                return [dict(row._mapping) for row in connection.execute(sa.text(sql), parameters)]
+        except StatementError as error:
+            raise RunLogError(f"{self.path} could not answer {sql!r}: {error.orig or error}") from error
 
     def close(self) -> None:
         """Give the database's file handles back."""

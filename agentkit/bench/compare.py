@@ -90,6 +90,9 @@ def compare(
     """
     if not arms or lifetimes < 1:
         raise InvalidValue("A comparison needs at least one arm and one lifetime.")
+    for name, make in arms.items():
+        if not callable(make):
+            raise InvalidValue(f"the arm {name!r} is {make!r}; it must be what makes an agent: lambda lifetime: agent.")
     runs: dict[str, list[Run]] = {name: [] for name in arms}
     with ExitStack() as stack:
         opened = log if isinstance(log, RunLog) else stack.enter_context(RunLog(log if log is not None else ":memory:"))

@@ -202,7 +202,12 @@ class _Store:
         if "://" not in url:
             if must_exist and not Path(url).is_file():
                 raise ReplayMiss(f"there is no recording at {url}")
-            Path(url).parent.mkdir(parents=True, exist_ok=True)
+            if Path(url).is_dir():
+                raise InvalidValue(f"{url} is a folder. Give the path of a recording, or of one that is to be made.")
+            try:
+                Path(url).parent.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise InvalidValue(f"{url} cannot be made ({error}). Give another path.") from error
             url = f"sqlite:///{url}"
         connect = {"timeout": 60} if url.startswith("sqlite") else {}
         self._engine = sa.create_engine(url, connect_args=connect)
@@ -222,6 +227,12 @@ class _Store:
             if connection.dialect.name == "sqlite":
                 # The write lock first: of two processes that find the file empty, one waits for the other.
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
+                tables = set(sa.inspect(connection).get_table_names())
+                if tables and _about.name not in tables:
+                    raise InvalidValue(
+                        f"{self.path} is a database of something else (tables: {', '.join(sorted(tables)[:5])}). "
+                        "Nothing was written; give another path."
+                    )
             _metadata.create_all(connection)
             self._insert(connection, _about, [{"version": _VERSION}])
 

@@ -13,6 +13,7 @@ import agentkit
 from agentkit.errors import ContractError, InvalidValue, UnknownName
 from agentkit.memory import Memory, Record
 from agentkit.runlog import RunLogError
+from agentkit.types import Options
 from tests.agentkit.corridor import prefers
 
 LLM = agentkit.ScriptedLLM(scorer=prefers)
@@ -47,6 +48,12 @@ MISTAKES: list[tuple[Callable[[], object], str]] = [
     (lambda: agentkit.get_llm(None), "the model is None"),  # type: ignore[arg-type]
     (lambda: agentkit.get_llm("openai"), "'openai' names no model; write 'openai/<model>'"),
     (lambda: agentkit.get_llm("litellm/"), "'litellm/' names no model"),
+    (lambda: agentkit.compare({"a": agent()}, [agentkit.Task(CORRIDOR)]), "the arm 'a' is <Agent .*; it must be what"),  # type: ignore[dict-item]
+    (lambda: agentkit.Message("user", None), "content is None"),  # type: ignore[arg-type]
+    (lambda: agentkit.Request("Where to?"), r"messages are 'Where to\?'; give"),  # type: ignore[arg-type]
+    (lambda: agentkit.Request(["Where to?"]), "give .agentkit.Message"),  # type: ignore[arg-type]
+    (lambda: agentkit.Request((), choices="left"), "choices are 'left'; give a list"),  # type: ignore[arg-type]
+    (lambda: agentkit.Request((), n=0), "n=0 samples; it must be at least 1"),
     (lambda: Memory(None), "a memory is at None"),  # type: ignore[arg-type]
     (lambda: Memory(embedder=3), "the embedder is 3; it needs"),  # type: ignore[arg-type]
     (lambda: Memory(embedder="hashin"), "unknown embedder 'hashin'"),
@@ -87,6 +94,36 @@ def test_a_device_or_dtype_that_there_is_not_is_refused_before_the_model_is_load
     pytest.importorskip("torch")
     with pytest.raises(InvalidValue, match=f"{option} is '{value}'"):
         agentkit.get_llm("local/no-such-folder/model.gguf", **{option: value})
+
+
+def test_a_request_of_lists_is_one_of_tuples() -> None:
+    message, schema = agentkit.Message("user", "Where to?"), {"type": "string"}
+    given = agentkit.Request([message], stop="\n", choices=["left"])  # type: ignore[arg-type]
+    assert given == agentkit.Request((message,), stop=("\n",), choices=("left",))
+    assert hash(agentkit.Request([message], schema=schema)) == hash(  # type: ignore[arg-type]
+        agentkit.Request((message,), schema=Options(schema))
+    )
+
+
+def test_a_query_that_cannot_be_answered_is_told(tmp_path: Path) -> None:
+    with agentkit.RunLog(tmp_path / "run.db") as log:
+        with pytest.raises(RunLogError, match="could not answer 'selec 1': near"):
+            log.query("selec 1")
+        with pytest.raises(RunLogError, match="bind parameter 'run'"):
+            log.query("select * from runs where name = :run")
+
+
+def test_a_recording_is_not_written_into_something_else(tmp_path: Path) -> None:
+    with Memory(tmp_path / "m.db") as kept:
+        kept.add(Record("lesson", "Turn left."))
+    before = (tmp_path / "m.db").read_bytes()
+    with pytest.raises(InvalidValue, match=r"is a database of something else \(tables: log, meta\)"):
+        agentkit.Recorded(LLM, tmp_path / "m.db")
+    assert (tmp_path / "m.db").read_bytes() == before
+    with pytest.raises(InvalidValue, match="is a folder"):
+        agentkit.Recorded(LLM, tmp_path)
+    with pytest.raises(InvalidValue, match="cannot be made"):
+        agentkit.Recorded(LLM, tmp_path / "m.db" / "r.db")
 
 
 def test_numpy_s_whole_numbers_are_seeds() -> None:
