@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, Self
 
 from agentkit.critic.base import Critic, EnvironmentCritic
-from agentkit.errors import InvalidValue, ModelError
+from agentkit.errors import ContractError, InvalidValue, ModelError
 from agentkit.llm.base import LLM
-from agentkit.llm.errors import ReplayMiss
 from agentkit.llm.meter import instrument, metered
 from agentkit.memory import Memory, Record, Where
 from agentkit.memory import View as MemoryView
@@ -43,12 +43,26 @@ class Recall(Protocol):
 class Learned:
     """What came of a round: the judgement of each episode, by episode id, and how many records were added.
 
-    ``failed`` are the episodes, by id, of which nothing was learned because a model failed, with its error.
+    ``failed`` is what was not learned because a model failed, with the error: an episode, by its id, or what a part of
+    the agent would have made of it or of the whole round.
     """
 
     judgements: Mapping[str, Judgement] = field(default_factory=dict)
     records: int = 0
     failed: Mapping[str, str] = field(default_factory=dict)
+
+
+@contextmanager
+def learning(subject: str, failed: dict[str, str]) -> Iterator[None]:
+    """The one boundary of learning: where a model fails in the block, ``subject`` is not learned, and all else is.
+
+    The error is left in ``failed``, for `Learned`. Only a `ModelError` is: a spent budget ends the learning of the
+    round, and a recording that misses a request, or a mistake in the agent's code, the run.
+    """
+    try:
+        yield
+    except ModelError as error:
+        failed[subject] = f"{type(error).__name__}: {error}"
 
 
 class Agent:
@@ -82,6 +96,19 @@ class Agent:
         reflector: Reflector | None = None,
         name: str = "agent",
     ) -> None:
+        wrong = [
+            f"{part} is {given!r}; it must be {what}"
+            for part, given, needs, what in (
+                ("llm", llm, "generate", "a model, such as agentkit.get_llm('local/smollm2-135m')"),
+                ("policy", policy, "act", "a policy, such as agentkit.registry.get('policies', 'react')()"),
+                ("memory", memory, "recall", "a memory, such as agentkit.Memory('memory.db')"),
+                ("critic", critic, "judge", "a critic, with judge(episode, llm)"),
+                ("reflector", reflector, "reflect", "a reflector, with reflect(episode, judgement, earlier, llm)"),
+            )
+            if given is not None and not hasattr(given, needs)
+        ]
+        if wrong:
+            raise InvalidValue(f"An agent cannot be made of this: {'; '.join(wrong)}.")
         self.llm = instrument(llm) if llm is not None else None
         self.policy = policy
         self.memory = memory
@@ -105,6 +132,11 @@ class Agent:
             raise InvalidValue(f"The agent {self.name!r} has no policy. Give it one, or override act.")
         if self.recall is not None and self.reading is not None:
             view = self.recall(view, self.reading)
+            if not isinstance(view, View):
+                raise ContractError(
+                    f"recall returned a {type(view).__name__}; it must return the view, as dataclasses.replace(view, "
+                    "memories=…) makes it."
+                )
         return self.policy.act(view, self.llm)
 
     def learn(self, episodes: Sequence[Episode]) -> Learned:
@@ -116,15 +148,10 @@ class Agent:
         records: list[Record] = []
         failed: dict[str, str] = {}
         for episode in episodes:
-            try:
+            with learning(episode.id, failed):
                 judgement, found = self._study(episode)
-            except ReplayMiss:
-                raise  # a replay that goes on with other memories is none
-            except ModelError as error:
-                failed[episode.id] = f"{type(error).__name__}: {error}"
-                continue
-            judgements[episode.id] = judgement
-            records += found
+                judgements[episode.id] = judgement
+                records += found
         # The model is done; only now is anything written, so that no transaction waits for it.
         if self.memory is not None:
             if records:
@@ -163,6 +190,10 @@ class Agent:
                 for lesson in lessons
             ]
         return judgement, records
+
+    def __repr__(self) -> str:
+        llm = self.llm.name if self.llm is not None else None
+        return f"<{type(self).__name__} {self.name!r}: model {llm}, memory {self.memory!r}>"
 
     def describe(self) -> dict[str, Any]:
         """The configuration, for the run log: JSON values."""

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from agentkit.errors import AgentkitError, InvalidValue, UnknownName
 from agentkit.memory_cli import app as memory_app
+from agentkit.terminal import line, table
+from agentkit.types import Episode, load
 
 if TYPE_CHECKING:
     from agentkit.runlog import RunLog
@@ -43,61 +42,73 @@ def log(
     """Look at a run log: its runs, the episodes of a run, or one episode with what it recalled."""
     from agentkit.runlog import RunLog
 
-    if not path.is_file():
-        raise InvalidValue(f"There is no file {path}.")
-    console = Console(highlight=False)
+    if not path.is_file() or not path.stat().st_size:  # an empty file would become a run log
+        raise InvalidValue(f"{path} is {'an empty file' if path.is_file() else 'no file'}, and no run log.")
     with RunLog(path) as opened:
         if episode is not None:
-            _show_episode(opened, episode, console)
+            _show_episode(opened, episode)
         elif run is not None:
-            _show_run(opened, run, console)
+            _show_run(opened, run)
         else:
-            table = Table("run", "episodes", "trials", "solved", "broken", "tokens", title=str(path))
-            for row in opened.query(
-                """select run, count(*) n, max(trial) + 1 trials, avg(success) rate, sum(error <> '') broken,
-                   sum(prompt_tokens + completion_tokens) tokens from episodes group by run order by min(rowid)"""
-            ):
-                rate = f"{row['rate']:.0%}"
-                table.add_row(
-                    row["run"], str(row["n"]), str(row["trials"]), rate, str(row["broken"]), f"{row['tokens']:,}"
-                )
-            console.print(table)
-            console.print(f"One run: agentkit log {path} --run NAME. Or any SQL client: it is an SQLite database.")
+            _show_runs(opened)
 
 
-def _show_run(opened: RunLog, name: str, console: Console) -> None:
+def _show_runs(opened: RunLog) -> None:
+    rows = opened.query(
+        """select run, count(*) n, max(trial) + 1 trials, avg(success) rate, sum(error <> '') broken,
+           sum(prompt_tokens + completion_tokens) tokens from episodes group by run order by min(rowid)"""
+    )
+    table(
+        ["run", "episodes", "trials", "solved", "broken", "tokens"],
+        (
+            [r["run"], str(r["n"]), str(r["trials"]), f"{r['rate']:.0%}", str(r["broken"]), f"{r['tokens']:,}"]
+            for r in rows
+        ),
+        title=opened.path,
+    )
+    line(f"One run: agentkit log {opened.path} --run NAME. Or any SQL client: it is an SQLite database.")
+
+
+def _show_run(opened: RunLog, name: str) -> None:
     if name not in opened.names():
         raise UnknownName.among("run", name, opened.names())
-    table = Table("episode", "task", "trial", "outcome", "steps", "memories", title=name)
-    for row in opened.query(
+    rows = opened.query(
         """select id, task, trial, stop_reason, steps, json_array_length(memory_ids) recalled from episodes
            where run=:run order by round, position""",
         run=name,
-    ):
-        table.add_row(
-            *(escape(str(row[k])) for k in ("id", "task")),
-            str(row["trial"] + 1),
-            row["stop_reason"],
-            str(row["steps"]),
-            str(row["recalled"]),
-        )
-    console.print(table)
+    )
+    table(
+        ["episode", "trial", "outcome", "steps", "memories", "task"],
+        (
+            [r["id"], str(r["trial"] + 1), r["stop_reason"], str(r["steps"]), str(r["recalled"]), r["task"]]
+            for r in rows
+        ),
+        title=name,
+    )
+    line(f"One episode: agentkit log {opened.path} --episode ID")
 
 
-def _show_episode(opened: RunLog, id_: str, console: Console) -> None:
-    rows = opened.query("select task, stop_reason, error, success from episodes where id=:id", id=id_)
+def _show_episode(opened: RunLog, id_: str) -> None:
+    rows = opened.query("select body from episodes where id=:id", id=id_)
     if not rows:
         raise UnknownName.among("episode", id_, [row["id"] for row in opened.query("select id from episodes")])
-    console.print(f"[bold]{escape(rows[0]['task'])}[/bold]: {rows[0]['stop_reason']}")
-    for step in opened.query("select * from steps where episode=:id order by step", id=id_):
-        console.print(f"\n{step['observation'].strip()}", markup=False)
-        thought = f"  ({step['thought']})" if step["thought"] else ""
-        console.print(f"> {step['action']}{thought}", markup=False, style="bold")
-        console.print(
-            f"reward {step['reward']:g}; records that shaped it: {step['memory_ids']}", style="dim", markup=False
-        )
-    if rows[0]["error"]:
-        console.print(rows[0]["error"], markup=False, style="red")
+    episode = load(Episode, rows[0]["body"])
+    line(f"{episode.task.name}: {episode.stop_reason}", style="bold")
+    line(f"Goal: {episode.goal}")
+    for step in episode.steps:
+        line(f"\n{step.observation.strip()}")
+        thought = f"  ({step.action.thought})" if step.action.thought else ""
+        line(f"> {step.action.text}{thought}", style="bold")
+        line(f"reward {step.reward:g}; records that shaped it: {list(step.action.memory_ids)}", style="dim")
+        if step.feedback:
+            line(step.feedback)
+    if episode.steps:
+        line(f"\n{episode.steps[-1].next_observation.strip()}")
+    for row in opened.query("select success, score, critique from judgements where episode=:id", id=id_):
+        verdict = "a success" if row["success"] else "no success"
+        line(f"\nJudged {verdict}, score {row['score']:g}. {row['critique']}".rstrip(), style="dim")
+    if episode.error:
+        line(f"\n{episode.error}", style="red")
 
 
 @app.command()
@@ -114,7 +125,7 @@ def main() -> None:
     try:
         app()
     except AgentkitError as error:
-        print(f"agentkit: {error}", file=sys.stderr)
+        line(f"agentkit: {error}", stderr=True)
         sys.exit(2)
 
 

@@ -7,9 +7,10 @@ The model is SmolLM2-135M-Instruct, the world TextWorld: games of finding a coin
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,10 @@ from agentkit.agent import Agent
 from agentkit.agents.reflexion import reflexion
 from agentkit.bench import curves
 from agentkit.bench.compare import Comparison, compare
-from agentkit.llm import LLM, get_llm
+from agentkit.errors import InvalidValue
+from agentkit.llm import LLM, ScoringLLM, get_llm
 from agentkit.memory import Memory
+from agentkit.runlog import RunLog
 from agentkit.types import Episode, Task
 
 ARMS = ("with memory", "retry")
@@ -72,13 +75,21 @@ def main(
     say = Console(stderr=True, highlight=False)
     out = Console(highlight=False)
     folder = folder or _folder(Path("runs/demo"), f"seed-{seed}")
-    folder.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     games = tasks(seed, size.games)
 
-    _make_games(games, say)
+    # What is wrong is said before anything is made.
+    curves.check_installed()
+    _check_folder(folder, games)
     with say.status("Loading the model (fetched on first use, about 100 MB)…") if say.is_terminal else nullcontext():
         llm = get_llm(model)
+    if not isinstance(llm, ScoringLLM):
+        raise InvalidValue(
+            f"the demo's agent weighs actions by their likelihood, which {model} does not tell. Give a local model: "
+            "--model local/smollm2-135m, or local/<hub id>."
+        )
+    _make_games(games, say)
+    folder.mkdir(parents=True, exist_ok=True)
     say.print(f"Model: {llm.name}. Log: {folder / 'run.db'}")
     comparison = _play(llm, games, seed, size, folder, say)
 
@@ -119,11 +130,11 @@ def main(
     return 0
 
 
-def agents(llm: LLM, folder: Path) -> dict[str, Callable[[int], Agent]]:
-    """The two arms: they differ in the memory alone."""
+def agents(llm: LLM, folder: Path, memories: ExitStack) -> dict[str, Callable[[int], Agent]]:
+    """The two arms: they differ in the memory alone, which ``memories`` closes."""
 
     def with_memory(lifetime: int) -> Agent:
-        return reflexion(llm, Memory(folder / f"memory-{lifetime}.db"), lessons=1)
+        return reflexion(llm, memories.enter_context(Memory(folder / f"memory-{lifetime}.db")), lessons=1)
 
     def retry(_lifetime: int) -> Agent:
         return reflexion(llm, None, lessons=1)
@@ -135,14 +146,16 @@ def _play(llm: LLM, games: list[Task], seed: int, size: Size, folder: Path, say:
     total = len(ARMS) * size.lifetimes * size.games * size.trials
     solved = dict.fromkeys(ARMS, 0)
     played = dict.fromkeys(ARMS, 0)
-    with Progress(
+    memories = ExitStack()
+    bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         console=say,
         disable=not say.is_terminal,
-    ) as bar:
+    )
+    with memories, bar:
         row = bar.add_task("episodes", total=total)
 
         def progress(arm: str, lifetime: int, episode: Episode) -> None:
@@ -155,7 +168,7 @@ def _play(llm: LLM, games: list[Task], seed: int, size: Size, folder: Path, say:
                 say.print(f"{done} of {total} episodes; solved: {rates}")
 
         return compare(
-            agents(llm, folder),
+            agents(llm, folder, memories),
             games,
             lifetimes=size.lifetimes,
             trials=size.trials,
@@ -176,6 +189,24 @@ def _make_games(games: list[Task], say: Console) -> None:
         if not say.is_terminal:
             say.print(f"Making {len(wanted)} games (those of an earlier run are kept)…")
         generate_games(wanted, progress=lambda done, total: bar.update(row, completed=done, total=total))
+
+
+def _check_folder(folder: Path, games: list[Task]) -> None:
+    """Refuse a folder that cannot be had, or that holds a demo of other games."""
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise InvalidValue(
+            f"nothing can be written to {folder}: {there} is no folder, or not yours. Give another --folder."
+        )
+    if not (folder / "run.db").exists():
+        return
+    with RunLog(folder / "run.db") as log:
+        for row in log.query("select config from runs limit 1"):
+            if [task["name"] for task in json.loads(row["config"])["tasks"]] != [task.name for task in games]:
+                raise InvalidValue(
+                    f"{folder} holds a demo of other games. Give the --seed and the size (--quick) that it was begun "
+                    "with to go on with it, or another --folder."
+                )
 
 
 def _folder(parent: Path, name: str) -> Path:

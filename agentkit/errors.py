@@ -10,6 +10,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+_LISTED = 60  # known names in a message
+
 
 class AgentkitError(Exception):
     """Root of every error that agentkit raises on purpose."""
@@ -30,7 +32,8 @@ class UnknownName(AgentkitError, KeyError):
         if near:
             message += f" Did you mean {' or '.join(repr(n) for n in near)}?"
         if names and (not near or len(names) <= 12):
-            message += f" Known: {', '.join(names)}."
+            more = f", and {len(names) - _LISTED:,} more" if len(names) > _LISTED else ""
+            message += f" Known: {', '.join(names[:_LISTED])}{more}."
         return cls(message + (f" {hint}" if hint else ""))
 
 

@@ -18,14 +18,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from agentkit.address import database
 from agentkit.errors import AgentkitError, InvalidValue
 from agentkit.memory import Memory, Record, Where, load_embedder, stored_embedder
+from agentkit.memory.embed import Embedder
 from agentkit.memory.errors import NotAStore
+from agentkit.memory.jsonl import check_jsonl
 from agentkit.memory.upkeep import Policy
 from agentkit.terminal import line, print_json, table
 
 if TYPE_CHECKING:
-    from agentkit.memory.embed import Embedder, Vectors
+    from agentkit.memory.embed import Vectors
 
 app = typer.Typer(help="Look at a memory, and look after it.", no_args_is_help=True, add_completion=False)
 
@@ -57,7 +60,7 @@ def stats(store: Store, as_of: AsOf = None, as_json: AsJson = False) -> None:
         used = {i for entry in credits for i in entry.ids}
         quarantined = [record.id for record, _ in memory.quarantined(as_of=view.seq)]
         found: dict[str, Any] = {
-            "store": _shown(store),
+            "store": database(store),
             "seq": view.seq,
             "records": kinds.total(),
             "kinds": dict(kinds.most_common()),
@@ -222,7 +225,7 @@ def rollback(
         if not yes:
             typer.confirm(f"From {now} to what it was at {seq}: {_summary(change)}. Do it?", abort=True)
         memory.rollback(seq)
-        line(f"rolled back to {seq}: {_summary(change)}. To undo: agentkit memory rollback {_shown(store)} {now}")
+        line(f"rolled back to {seq}: {_summary(change)}. To undo: agentkit memory rollback {database(store)} {now}")
 
 
 @app.command("export")
@@ -246,6 +249,9 @@ def import_(
     create: Annotated[bool, typer.Option("--create", help="Make the memory if there is none.")] = False,
 ) -> None:
     """Add exported records and credits to a memory, in one commit."""
+    if create:  # and no memory where it cannot be filled
+        with _errors():
+            check_jsonl(file)
     with _opened(store, embedder=embedder, embeds=True, create=create) as memory:
         ids = memory.import_jsonl(file)
         line(f"{len(ids):,} records added; the memory is at sequence number {memory.seq:,}")
@@ -320,7 +326,7 @@ def forget(
             typer.confirm(f"Remove {len(ids):,} records?", abort=True, err=as_json)
         memory.remove(ids, reason=f"forgotten: {policy}, capacity {capacity}")
     if not as_json:
-        line(f"{len(ids):,} records forgotten. To undo: agentkit memory rollback {_shown(store)} {seq}")
+        line(f"{len(ids):,} records forgotten. To undo: agentkit memory rollback {database(store)} {seq}")
 
 
 @app.command()
@@ -332,10 +338,11 @@ def reembed(
     """Compute every vector of a memory anew with another embedder."""
     with _errors():
         name, _ = stored_embedder(store)
+        _embedder(store, embedder, embeds=True, create=False)  # one that there is
         if not yes:
             typer.confirm(f"Replace all vectors, made by {name}, with those of {embedder}?", abort=True)
     with _opened(store, embedder=embedder, embeds=True, reembed=True) as memory:
-        line(f"every vector of {_shown(store)} is now by {memory.embedder.name}; before, by {name}")
+        line(f"every vector of {database(store)} is now by {memory.embedder.name}; before, by {name}")
 
 
 @app.command()
@@ -352,7 +359,7 @@ def verify(
         line(problem + ("" if problem in left else " (repaired)"))
     if left:
         raise typer.Exit(1)
-    line(f"{_shown(store)}: {count:,} records at sequence number {seq:,}, the index agrees with the log")
+    line(f"{database(store)}: {count:,} records at sequence number {seq:,}, the index agrees with the log")
 
 
 # --- opening
@@ -405,7 +412,9 @@ def _attribute(name: str) -> Embedder:
         made = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise InvalidValue(f"there is no embedder {name!r}: {error}") from error
-    embedder: Embedder = made() if isinstance(made, type) or not hasattr(made, "embed") else made
+    embedder = made() if callable(made) and (isinstance(made, type) or not hasattr(made, "embed")) else made
+    if not isinstance(embedder, Embedder):
+        raise InvalidValue(f"{name!r} is no embedder, nor makes one: it needs a name, a dim and embed(texts).")
     return embedder
 
 
@@ -421,11 +430,6 @@ def _plain(record: Record) -> dict[str, Any]:
 def _summary(change: Any) -> str:  # a Diff
     parts = [(len(change.added), "added"), (len(change.removed), "removed"), (len(change.edited), "edited")]
     return ", ".join(f"{n:,} {word}" for n, word in parts if n) or "no record differs"
-
-
-def _shown(store: str) -> str:
-    """The store as it is printed: a URL without its password."""
-    return re.sub(r"(://[^/@:]*):.*@", r"\1:***@", store)
 
 
 def _size(store: str) -> int | None:

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.exc import DatabaseError, OperationalError
+from sqlalchemy.exc import DatabaseError, OperationalError, StatementError
 
 from agentkit.errors import AgentkitError
 from agentkit.llm.meter import Call
@@ -84,7 +84,10 @@ class RunLog:
         else:
             # In full: connections are opened later too, when the working folder may be another.
             file = Path(self.path).absolute()
-            file.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                file.parent.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise RunLogError(f"{self.path} cannot be made ({error}). Give another path.") from error
             self._engine = sa.create_engine(
                 sa.URL.create("sqlite", database=str(file)), connect_args={"timeout": PATIENCE_S}
             )
@@ -197,9 +200,12 @@ class RunLog:
             return [row[0] for row in connection.exec_driver_sql("select name from runs order by rowid")]
 
     def query(self, sql: str, **parameters: Any) -> list[dict[str, Any]]:
-        """The rows of a parameterised SQL query, each a dict."""
-        with self._lock, self._engine.connect() as connection:
-            return [dict(row._mapping) for row in connection.execute(sa.text(sql), parameters)]
+        """The rows of a parameterised SQL query, each a dict. Raises `RunLogError` for one that cannot be answered."""
+        try:
+            with self._lock, self._engine.connect() as connection:
+                return [dict(row._mapping) for row in connection.execute(sa.text(sql), parameters)]
+        except StatementError as error:
+            raise RunLogError(f"{self.path} could not answer {sql!r}: {error.orig or error}") from error
 
     def close(self) -> None:
         """Give the database's file handles back."""

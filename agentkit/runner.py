@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 Progress = Callable[[Episode], None]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Run:
     """What a run gives: its episodes in round and task order, and where its log is.
 
@@ -61,6 +61,9 @@ class Run:
         calls cost and the text of errors do not enter."""
         content = [_without(_INCIDENTAL, asdict(episode)) for episode in self.episodes]
         return hashlib.sha256(json.dumps(content, sort_keys=True, default=dict).encode()).hexdigest()
+
+    def __repr__(self) -> str:
+        return f"<{str(self).splitlines()[0]}>"  # short: a notebook shows it
 
     def __str__(self) -> str:
         rates = ", ".join(f"{rate:.0%}" for rate in self.success_by_trial)
@@ -95,13 +98,15 @@ def run(
 
     What breaks in one episode ends that episode: its environment raised, its model failed, the budget is spent. Where
     the critic's or the reflector's model fails, nothing is learned of that episode, and of the others as ever. A
-    mistake in the agent's own code is raised as it is, once the episodes in flight are logged; so is what an overridden
-    `learn` raises.
+    mistake in the agent's own code is raised as it is, once the episodes in flight are logged; so are what an
+    overridden `learn` raises and a recording's `ReplayMiss`.
 
     Raises `InvalidValue` for arguments out of range, `UnknownName` for an unknown environment, `RunLogError` when the
     log holds another run of the same name, or the memory is not the one that the run was begun with.
     """
     _check(agent, trials=trials, workers=workers, max_steps=max_steps, seed=seed)
+    if budget is not None and not isinstance(budget, Ledger):
+        raise InvalidValue(f"the budget is {budget!r}; give agentkit.Ledger(tokens=…), (usd=…) or (seconds=…).")
     tasks, worlds = tasks_and_worlds(env_or_tasks, workers)
     with ExitStack() as stack:
         stack.enter_context(worlds)
@@ -189,8 +194,8 @@ def _learn(agent: Agent, logged: LoggedRun, round_: int, memory_seq: int | None,
         logged.add_calls(round_, calls)
         raise
     else:
-        for episode, error in learned.failed.items():
-            logger.warning("Nothing was learned of the episode %s: %s", episode, error)
+        for subject, error in learned.failed.items():
+            logger.warning("Nothing was learned of %s: %s", subject, error)
         logged.end_round(round_, learned.judgements, calls)
     finally:
         agent.reading = memory
@@ -246,7 +251,7 @@ def _notes(agent: Agent, logged: LoggedRun, episodes: Sequence[Episode]) -> Iter
         run=logged.name,
     )
     if failed["n"]:
-        yield f"{failed['n']} model calls of learning failed; nothing was learned of the episodes that they were for."
+        yield f"{failed['n']} model calls of learning failed; nothing was learned of what they were for."
     if agent.memory is not None:
         filled = bool(rounds and rounds[0]["memory_seq"])
         shown = [episode for episode in episodes if episode.trial > 0 or filled]

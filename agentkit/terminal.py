@@ -31,9 +31,9 @@ def table(
     _console().print(grid)
 
 
-def line(text: str, *, stderr: bool = False) -> None:
-    """Print a line, which the terminal may wrap."""
-    _console(stderr=stderr).print(safe(text), soft_wrap=True)
+def line(text: str, *, stderr: bool = False, style: str | None = None) -> None:
+    """Print a line, which the terminal may wrap; ``style`` is one of rich's."""
+    _console(stderr=stderr).print(safe(text), soft_wrap=True, style=style)
 
 
 def print_json(value: object) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import functools
 import json
+import operator
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
@@ -115,6 +116,10 @@ class Message:
     role: Role
     content: str
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.content, str):
+            raise InvalidValue(f"a message's content is {self.content!r}; it must be a text.")
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -122,6 +127,7 @@ class Request:
 
     ``n`` samples are asked for. ``choices`` restricts the answer to one of the given strings, ``schema`` to JSON
     that a JSON schema accepts (at most one of the two). ``adapter`` names a LoRA adapter that the backend has loaded.
+    Lists that are given for tuples become such, and a mapping for a schema becomes `Options`.
     """
 
     messages: tuple[Message, ...]
@@ -135,6 +141,24 @@ class Request:
     schema: Options | None = None
     logprobs: bool = False
     adapter: str | None = None
+
+    def __post_init__(self) -> None:
+        messages: Any = self.messages  # each may be of another type than it is declared
+        stop: Any = self.stop
+        choices: Any = self.choices
+        schema: Any = self.schema
+        if isinstance(messages, str) or not all(isinstance(m, Message) for m in messages):
+            raise InvalidValue(f"a request's messages are {messages!r}; give [agentkit.Message('user', 'text')].")
+        if isinstance(choices, str):
+            raise InvalidValue(f"a request's choices are {choices!r}; give a list of texts.")
+        if self.n < 1:
+            raise InvalidValue(f"a request asks for n={self.n} samples; it must be at least 1.")
+        object.__setattr__(self, "messages", tuple(messages))  # lists have no hash
+        object.__setattr__(self, "stop", (stop,) if isinstance(stop, str) else tuple(stop))
+        if choices is not None:
+            object.__setattr__(self, "choices", tuple(choices))
+        if schema is not None and not isinstance(schema, Options):
+            object.__setattr__(self, "schema", Options(schema))
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +212,11 @@ class Task:
     name: str = ""
 
     def __post_init__(self) -> None:
+        if not isinstance(self.env_id, str):
+            raise InvalidValue(f"a task's env_id is {self.env_id!r}; it must be the id of an environment.")
+        if not hasattr(self.seed, "__index__") or self.seed < 0:
+            raise InvalidValue(f"a task's seed is {self.seed!r}; it must be a whole number of at least 0.")
+        object.__setattr__(self, "seed", operator.index(self.seed))  # numpy's whole numbers too
         if not isinstance(self.options, Options):
             object.__setattr__(self, "options", Options(self.options))
         if not self.name:

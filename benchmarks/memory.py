@@ -373,6 +373,10 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--peers", default=sys.executable, help="the interpreter that has the other stores")
     args = parser.parse_args()
+    if args.seed < 0:
+        parser.error(f"--seed is {args.seed}; it must be at least 0")
+    if shutil.which(args.peers) is None:
+        parser.error(f"--peers is {args.peers}, which is no program: give the path of a Python interpreter")
     folder = Path(tempfile.mkdtemp(prefix="agentkit-bench-"))
     names = ["sqlalchemy", "mem0", "chromadb", "lancedb", "langgraph", "pgvector"]
     peers = [

@@ -17,13 +17,15 @@ import json
 import re
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from agentkit.bench.ablate import ARMS, Ablation, ablate
-from agentkit.errors import MissingExtra
+from agentkit.bench.curves import check_installed
+from agentkit.errors import AgentkitError, MissingExtra, UnknownName
 from agentkit.llm import LLM, ScoringLLM, get_llm
 from agentkit.policy.base import Policy
 from agentkit.policy.choose import Choose
@@ -112,20 +114,29 @@ def play(world: str, llm: LLM, size: Size, folder: Path, arguments: argparse.Nam
 
 
 def main() -> int:
-    """Run and write what came of it. Returns 0, or 2 when no world could be played."""
+    """Run and write what came of it. Returns 0, or 2 when the arguments are wrong or no world could be played."""
+    try:
+        return run_ablations()
+    except AgentkitError as error:
+        print(f"ablation.py: {error}", file=sys.stderr)
+        return 2
+
+
+def run_ablations() -> int:
+    """Every world in turn. What is wrong with the arguments is said before anything is loaded or made."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="a small one: two tasks, two lifetimes")
     parser.add_argument("--model", default="local/smollm2-135m")
     parser.add_argument("--policy", choices=("auto", "choose", "react"), default="auto")
     parser.add_argument("--worlds", default="", help=f"of {', '.join(WORLDS)} (default: all)")
     parser.add_argument("--arms", default=",".join(ARMS))
-    parser.add_argument("--tasks", type=int)
-    parser.add_argument("--lifetimes", type=int)
-    parser.add_argument("--trials", type=int)
-    parser.add_argument("--steps", type=int, help="steps an episode")
-    parser.add_argument("--tokens", type=int, help="budget of each arm in tokens (default: none)")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--tasks", type=at_least(1))
+    parser.add_argument("--lifetimes", type=at_least(1))
+    parser.add_argument("--trials", type=at_least(2), help="at least 2: nothing is learned before the first")
+    parser.add_argument("--steps", type=at_least(1), help="steps an episode")
+    parser.add_argument("--tokens", type=at_least(1), help="budget of each arm in tokens (default: none)")
+    parser.add_argument("--seed", type=at_least(0), default=0)
+    parser.add_argument("--workers", type=at_least(1), default=2)
     parser.add_argument("--out", type=Path, default=Path("runs/ablation"))
     arguments = parser.parse_args()
     base = QUICK if arguments.quick else Size()
@@ -139,7 +150,15 @@ def main() -> int:
     for world in worlds:
         if world not in WORLDS:
             parser.error(f"there is no world {world!r}; there are {', '.join(WORLDS)}")
+    for arm in filter(None, arguments.arms.split(",")):
+        if arm not in ARMS:
+            raise UnknownName.among("arm", arm, ARMS)
+    if arguments.out.exists() and not arguments.out.is_dir():
+        parser.error(f"--out is {arguments.out}, which is no folder")
+    check_installed()
     llm = get_llm(arguments.model)
+    if arguments.policy == "choose" and not isinstance(llm, ScoringLLM):
+        parser.error(f"--policy choose needs a model that tells likelihoods, and {llm.name} does not; use react")
     played = 0
     for world in worlds:
         folder = arguments.out / folder_name(world, llm.name, size, arguments)
@@ -157,6 +176,17 @@ def main() -> int:
         (folder / "rows.json").write_text(json.dumps({"title": title, "rows": result.rows()}, indent=1))
         result.plot(folder / "curves.png", title=title)
     return 0 if played else 2
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """What reads a whole number that is not too small."""
+
+    def whole_number(text: str) -> int:
+        if int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text} is less than {least}")
+        return int(text)
+
+    return whole_number
 
 
 def folder_name(world: str, model: str, size: Size, arguments: argparse.Namespace) -> str:

@@ -61,8 +61,9 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=2, help="episodes at once (the result does not depend on it)")
     arguments = parser.parse_args()
     if not arguments.logs.exists():
-        print(f"There is no {arguments.logs}.", file=sys.stderr)
-        return 2
+        parser.error(f"there is no {arguments.logs}")
+    if arguments.workers < 1:
+        parser.error(f"--workers is {arguments.workers}; it must be at least 1")
     reports = conform(arguments.logs, workers=arguments.workers)
     if arguments.json:
         rows = [{**asdict(r), "agrees": r.agrees} for r in reports]

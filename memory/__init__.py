@@ -1,7 +1,7 @@
 """What an agent remembers: an append-only log in SQL, exact kNN recall over it, credit, and a library of skills.
 
-Worth using alone: this package imports nothing of agentkit but its error root, and loads SQLAlchemy, FAISS and any
-model only when a store is opened or an embedder is asked for.
+Worth using alone: of agentkit this package imports its errors and two more small modules. It loads SQLAlchemy, FAISS
+and any model only when a store is opened or an embedder is asked for.
 """
 
 from __future__ import annotations

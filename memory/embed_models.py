@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from agentkit.address import Address, scrubbed
 from agentkit.errors import ContractError, InvalidValue, MissingExtra, ModelError
 from agentkit.memory.embed import Vectors
 
@@ -248,6 +249,7 @@ class LiteLLMEmbedder:
         self._dimensions = dimensions
         self._batch_size = batch_size
         given = {"dimensions": dimensions, "api_base": api_base, "api_key": api_key}
+        self._secrets = [api_key or "", *(Address.of(api_base).secrets if api_base else ())]
         self._options: dict[str, object] = {key: value for key, value in given.items() if value is not None}
         self._options |= {"max_retries": retries, "timeout": timeout_s}
         self._lock = threading.Lock()
@@ -280,7 +282,8 @@ class LiteLLMEmbedder:
         try:
             answer = litellm.embedding(model=self._model, input=texts, **self._options)
         except Exception as error:  # litellm's errors share no root with each other, and none with ours
-            raise ModelError(f"{self.name} failed: {type(error).__name__}: {error}") from error
+            said = scrubbed(f"{self.name} failed: {type(error).__name__}: {error}", self._secrets)
+            raise ModelError(said) from None  # the cause may hold the key
         with self._lock:
             self.prompt_tokens += getattr(answer.usage, "prompt_tokens", 0) or 0
         try:

@@ -16,9 +16,38 @@ class NotAStore(StoreError, ValueError):
 class NewerSchema(StoreError):
     """A store written by a later version of agentkit. It is left as it was found."""
 
+    @classmethod
+    def of(cls, where: str, version: int, known: int) -> NewerSchema:
+        """For the store at ``where``, whose schema is ``version``."""
+        return cls(
+            f"{where} has schema version {version}; this agentkit knows versions up to {known}."
+            " Run: pip install --upgrade agentkit"
+        )
+
 
 class EmbedderMismatch(StoreError, ValueError):
     """The vectors of a store were made by another embedder than the one it is opened with."""
+
+    @classmethod
+    def of(cls, where: str, stored: tuple[str, int], given: tuple[str, int]) -> EmbedderMismatch:
+        """For the store at ``where``; embedders are (name, dim)."""
+        return cls(
+            f"{where} was made with the embedder {stored[0]!r} ({stored[1]} numbers a vector), and is opened with"
+            f" {given[0]!r} ({given[1]}). Open it with the first, or give reembed=True to compute every vector anew"
+            " with the second."
+        )
+
+
+class EmbeddedAnew(StoreError):
+    """Another process has embedded the store anew since it was opened here."""
+
+    @classmethod
+    def of(cls, where: str) -> EmbeddedAnew:
+        """For the store at ``where``."""
+        return cls(
+            f"{where} was embedded anew by another process since it was opened here. Close it and open it again with"
+            " the new embedder."
+        )
 
 
 class StoreFull(StoreError, OSError):

@@ -10,6 +10,7 @@ import base64
 import json
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,9 +32,13 @@ _BATCH = 4096
 def export_jsonl(
     memory: Memory, path: str | os.PathLike[str], *, as_of: int | None = None, vectors: bool = False
 ) -> int:
-    """Write the memory as of a sequence number; the number of records. The file appears whole or not at all."""
+    """Write the memory as of a sequence number; the number of records. The file appears whole or not at all.
+
+    An earlier export is replaced. Raises `InvalidValue` where ``path`` is a folder, or a database: a memory, perhaps.
+    """
     view = memory.at(as_of)
     target = Path(path)
+    _check_target(target)
     partial = target.with_name(f"{target.name}.{os.getpid()}.part")
     embedder = memory.embedder
     try:
@@ -70,37 +75,84 @@ def export_jsonl(
     return count
 
 
+def _check_target(target: Path) -> None:
+    from agentkit.memory.sqlite_file import MAGIC  # late, as it loads SQLAlchemy
+
+    if target.is_dir():
+        raise InvalidValue(f"{target} is a folder. Name the file to be written in it.")
+    if not target.parent.is_dir():
+        raise InvalidValue(f"there is no folder {target.parent}. Make it first, or name another file.")
+    if target.is_file():
+        with target.open("rb") as file:
+            if file.read(len(MAGIC)) == MAGIC:
+                raise InvalidValue(f"{target} is a database, which an export would replace. Name another file.")
+
+
 def import_jsonl(memory: Memory, path: str | os.PathLike[str]) -> list[int]:
     """Add what `export_jsonl` wrote, in one commit; the new ids. Vectors in the file are used when this memory's
     embedder made them, and records are embedded anew otherwise. Raises `InvalidValue` with the line, having added
     nothing."""
     lines = _lines(Path(path))
-    head = next(lines, (1, {}))[1]
-    if head.get("format") != FORMAT:
-        raise InvalidValue(f"{path} is not an exported memory: its first line has no format {FORMAT!r}.")
-    if head.get("version", 0) > VERSION:
-        raise InvalidValue(
-            f"{path} has format version {head['version']}; this agentkit reads versions up to {VERSION}."
-            " Run: pip install --upgrade agentkit"
-        )
+    head = _head(lines, path)
     embedder = memory.embedder
     same = (head.get("embedder"), head.get("dim")) == (embedder.name, embedder.dim)
     known: dict[int, int] = {}
     with memory.transaction() as tx:
         for number, line in lines:
-            try:
-                if "record" in line:
-                    old, record, vector = _record(line["record"])
+            with _told(path, number):
+                read = _read(line)
+                if isinstance(read, dict):
+                    memory.credit(**{**read, **_mapped(read, ("ids", "eligible"), known)})
+                else:
+                    old, record, vector = read
                     data = {**record.data, **_mapped(record.data, REFERENCES, known)}
                     known[old] = memory.add(replace(record, data=data), vector if same else None)
-                elif "credit" in line:
-                    credit = {**line["credit"], **_mapped(line["credit"], ("ids", "eligible"), known)}
-                    memory.credit(**credit)
-                else:
-                    raise ValueError("it holds neither a record nor a credit")
-            except (TypeError, ValueError, KeyError) as error:
-                raise InvalidValue(f"{path}, line {number}: {error}. Nothing was imported.") from error
     return [tx.ids[i] for i in known.values()]
+
+
+def check_jsonl(path: str | os.PathLike[str]) -> None:
+    """Read an export to its end, for a memory that is only made where it can be read. Raises `InvalidValue`."""
+    lines = _lines(Path(path))
+    _head(lines, path)
+    for number, line in lines:
+        with _told(path, number):
+            _read(line)
+
+
+@contextmanager
+def _told(path: str | os.PathLike[str], number: int) -> Iterator[None]:
+    """What is wrong with a line is told with its number."""
+    try:
+        yield
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
+        raise InvalidValue(f"{path}, line {number}: {error}. Nothing was imported.") from error
+
+
+def _head(lines: Iterator[tuple[int, dict[str, Any]]], path: str | os.PathLike[str]) -> dict[str, Any]:
+    head = next(lines, (1, dict[str, Any]()))[1]
+    if head.get("format") != FORMAT:
+        raise InvalidValue(f"{path} is not an exported memory: its first line has no format {FORMAT!r}.")
+    version = head.get("version", 0)
+    if not isinstance(version, int) or version > VERSION:
+        raise InvalidValue(
+            f"{path} has format version {version}; this agentkit reads versions up to {VERSION}."
+            " Run: pip install --upgrade agentkit"
+        )
+    return head
+
+
+def _read(line: dict[str, Any]) -> tuple[int, Record, np.ndarray[Any, Any] | None] | dict[str, Any]:
+    """The record of a line, with its old id and vector, or its credit."""
+    if "record" in line:
+        return _record(line["record"])
+    if "credit" not in line:
+        raise ValueError("it holds neither a record nor a credit")
+    credit: dict[str, Any] = line["credit"]
+    unknown = credit.keys() - {"ids", "outcome", "episode", "task", "eligible"}
+    if unknown or not {"ids", "outcome"} <= credit.keys():
+        raise ValueError(f"a credit has ids, an outcome, episode, task and eligible; this one has {sorted(credit)}")
+    float(credit["outcome"])
+    return credit
 
 
 def _mapped(values: Mapping[str, Any], keys: tuple[str, ...], known: Mapping[int, int]) -> dict[str, list[int]]:
@@ -119,11 +171,11 @@ def _record(line: dict[str, Any]) -> tuple[int, Record, np.ndarray[Any, Any] | N
 
 
 def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    with path.open(encoding="utf-8") as file:
+    with path.open("rb") as file:
         for number, text in enumerate(file, 1):
             try:
-                value = json.loads(text)
-            except ValueError as error:
+                value = json.loads(text.decode())
+            except (ValueError, RecursionError) as error:
                 raise InvalidValue(f"{path}, line {number} is not JSON: {error}. Nothing was imported.") from error
             if not isinstance(value, dict):
                 raise InvalidValue(f"{path}, line {number} is not a JSON object. Nothing was imported.")

@@ -17,13 +17,14 @@ import numpy.typing as npt
 from sqlalchemy import create_engine, event
 from sqlalchemy.engine import make_url
 
+from agentkit.address import database
 from agentkit.errors import InvalidValue, MissingExtra
 from agentkit.memory import knn
 from agentkit.memory.backend import Hits, Mark, Vector
-from agentkit.memory.errors import EmbedderMismatch, NewerSchema, NotAStore, StoreError, UnknownRecord
+from agentkit.memory.errors import EmbeddedAnew, EmbedderMismatch, NewerSchema, NotAStore, StoreError, UnknownRecord
 from agentkit.memory.events import FOREVER, Conflict, Event, lineage, seen
 from agentkit.memory.records import Record, Where
-from agentkit.memory.rows import CONTENT, MARKS, ROW, marks_of, record_of, row_of
+from agentkit.memory.rows import CONTENT, LAST, MARKS, ROW, marks_of, record_of, row_of
 from agentkit.memory.schema import CURRENT, MIGRATIONS, POSTGRES_SPANS, POSTGRES_TYPES
 
 try:
@@ -40,7 +41,6 @@ INDEXED = 50_000  # records above which an index is made
 _MOST_INDEXED = 2000  # the largest vector that pgvector's HNSW takes
 _SPARE = 16  # as in `agentkit.memory.knn`: near ties are settled in float64
 _MARKS = MARKS.replace("?", "%s")
-_LAST = "SELECT coalesce(max(seq), 0), (SELECT value FROM meta WHERE key = 'store') FROM log"
 _SPAN = "version, id, born, died, kind, namespace, task, episode, outcome, importance, time, vector"
 _COPIED = 200  # rows above which COPY is used
 
@@ -58,7 +58,7 @@ class PostgresBackend:
             raise InvalidValue(f"{schema!r} is not the name of a schema. Use letters, digits and underscores.")
         self._schema = schema
         self.dim = dim
-        self.where = parsed.difference_update_query(["schema"]).render_as_string(hide_password=True)
+        self.where = database(parsed.difference_update_query(["schema"]).render_as_string(hide_password=False))
         self._engine = create_engine(parsed.difference_update_query(["schema"]))
         event.listen(self._engine, "connect", self._configure)
         self._indexed = False
@@ -112,10 +112,7 @@ class PostgresBackend:
                     " another with ?schema=NAME in the URL."
                 )
             if version > CURRENT:
-                raise NewerSchema(
-                    f"{self.where} has schema version {version}; this agentkit knows versions up to {CURRENT}."
-                    " Run: pip install --upgrade agentkit"
-                )
+                raise NewerSchema.of(self.where, version, CURRENT)
 
             def execute(sql: str) -> object:
                 return db.execute(sql)
@@ -135,11 +132,7 @@ class PostgresBackend:
             if reembed is not None and (meta["embedder"], meta["dim"]) != (embedder, str(dim)):
                 meta |= self._reembed(db, embedder, dim, reembed)
             if (meta["embedder"], meta["dim"]) != (embedder, str(dim)):
-                raise EmbedderMismatch(
-                    f"{self.where} was made with the embedder {meta['embedder']!r} ({meta['dim']} numbers a vector),"
-                    f" and is opened with {embedder!r} ({dim}). Open it with the first, or give reembed=True to compute"
-                    " every vector anew with the second."
-                )
+                raise EmbedderMismatch.of(self.where, (meta["embedder"], int(meta["dim"])), (embedder, dim))
             return str(meta["store"])
 
     def _reembed(self, db: Connection, embedder: str, dim: int, embed: Callable[[list[str]], Vector]) -> dict[str, str]:
@@ -204,17 +197,14 @@ class PostgresBackend:
     def _same_store(self, row: Sequence[Any] | None) -> int:
         assert row is not None
         if row[1] != self._store:
-            raise StoreError(
-                f"{self.where} was embedded anew by another process since it was opened here. Close it and open it"
-                " again with the new embedder."
-            )
+            raise EmbeddedAnew.of(self.where)
         return int(row[0])
 
     # --- writing
 
     def seq(self) -> int:
         with self._reading() as db:
-            return self._same_store(db.execute(_LAST).fetchone())
+            return self._same_store(db.execute(LAST).fetchone())
 
     def append(self, events: Sequence[Event], token: str = "", base: int | None = None) -> list[int] | None:
         if token:
@@ -222,7 +212,7 @@ class PostgresBackend:
         if not events:
             return []
         with self._writing() as db:
-            last = self._same_store(db.execute(_LAST).fetchone())
+            last = self._same_store(db.execute(LAST).fetchone())
             if token and self._has_token(db, token, last):
                 return None
             if base is not None and base != last:
@@ -327,7 +317,7 @@ class PostgresBackend:
 
     def has_token(self, token: str) -> bool:
         with self._reading() as db:
-            return self._has_token(db, token, self._same_store(db.execute(_LAST).fetchone()))
+            return self._has_token(db, token, self._same_store(db.execute(LAST).fetchone()))
 
     @staticmethod
     def _has_token(db: Connection, token: str, seq: int) -> bool:
@@ -435,8 +425,8 @@ def stored_embedder(url: str) -> tuple[str, int]:
     where = parsed.difference_update_query(["schema"])
     table = psycopg.sql.Identifier(schema, "meta")
     url = where.render_as_string(hide_password=False)
-    with pgvector.translated(where.render_as_string(hide_password=True)), psycopg.connect(url) as db:
+    with pgvector.translated(database(url)), psycopg.connect(url) as db:
         if db.execute("SELECT to_regclass(%s)", (f"{schema}.meta",)).fetchone() == (None,):
-            raise NotAStore(f"there is no memory in the schema {schema!r} of {where!r}.")
+            raise NotAStore(f"there is no memory in the schema {schema!r} of {database(url)}.")
         meta: dict[str, str] = dict(db.execute(psycopg.sql.SQL("SELECT key, value FROM {}").format(table)).fetchall())
     return meta["embedder"], int(meta["dim"])

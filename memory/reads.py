@@ -53,6 +53,9 @@ class Reads:
         True forbids it; None allows it above 100,000 records of a store of 200,000.
         """
         seq = self._check_seq(as_of)
+        _check_where(where)
+        if not isinstance(k, int | np.integer):
+            raise InvalidValue(f"k is {k!r}; it must be a whole number.")
         if not 0.0 <= diversity <= 1.0:
             raise InvalidValue(f"diversity is {diversity}; it must be between 0 and 1.")
         if not quarantined and (bad := self._harmful(seq)):
@@ -118,10 +121,12 @@ class Reads:
 
     def records(self, where: Where | None = None, *, as_of: int | None = None) -> list[Record]:
         """All records that ``where`` allows, by id."""
+        _check_where(where)
         return self._backend.fetch(self._backend.select(where, self._check_seq(as_of)).version.tolist())
 
     def count(self, where: Where | None = None, *, as_of: int | None = None) -> int:
         """How many records ``where`` allows."""
+        _check_where(where)
         return self._backend.count(where, self._check_seq(as_of))
 
     def columns(self, where: Where | None = None, *, as_of: int | None = None) -> dict[str, npt.NDArray[Any]]:
@@ -184,7 +189,13 @@ class Reads:
     def _vector(self, query: Query) -> Vector:
         if isinstance(query, str):
             return np.asarray(self._embed([query])[0])
-        return np.asarray(self._unit(np.asarray(query, np.float32)[None, :], 1)[0])
+        try:
+            vector = np.asarray(query, np.float32)
+        except (TypeError, ValueError):
+            vector = np.empty((0, 0), np.float32)
+        if vector.ndim != 1:
+            raise InvalidValue(f"the query is {query!r}; it must be a text, or a vector of shape (D,).")
+        return np.asarray(self._unit(vector[None, :], 1)[0])
 
     def _check_seq(self, seq: int | None) -> int:
         now = self._backend.seq()
@@ -214,3 +225,8 @@ class Reads:
             raise InvalidValue("a vector holds NaN or infinity; vectors must be finite.")
         norms[norms == 0] = 1.0
         return np.ascontiguousarray(block / norms[:, None], np.float32)
+
+
+def _check_where(where: object) -> None:
+    if where is not None and not isinstance(where, Where):
+        raise InvalidValue(f"where is {where!r}; give agentkit.Where(kinds=…, task=…).")

@@ -21,6 +21,9 @@ CONTENT = (
 INDEXED = ("seq", "op", "id", "kind", "namespace", "task", "episode", "outcome", "importance", "time", "text", "vector")
 ROW = (*INDEXED, "step", "key", "data")
 
+# The last number, and the store's own id.
+LAST = "SELECT coalesce(max(seq), 0), (SELECT value FROM meta WHERE key = 'store') FROM log"
+
 # The credits, tokens and rollbacks after one number up to another; "?" stands for a parameter.
 MARKS = (
     "SELECT seq, op, id, episode, task, outcome, text, data FROM log WHERE seq > ? AND seq <= ?"
@@ -36,9 +39,14 @@ def row_of(item: Event, seq: int, id_: int, given: Mapping[int, int]) -> tuple[A
         outcome = None if item.outcome is None else _number("outcome", item.outcome)
         head = (seq, item.op, id_, None, None, item.task, item.episode, outcome, None, None, item.text)
         return (*head, None, None, None, json.dumps(data) if data else None)
+    if not isinstance(record.kind, str):
+        raise InvalidValue(f"a record's kind is {record.kind!r}; it must be a text.")
     text = None
     if record.data:
-        text = json.dumps(resolved(record.data, REFERENCES, given), ensure_ascii=False, default=dict)
+        try:
+            text = json.dumps(resolved(record.data, REFERENCES, given), ensure_ascii=False, default=dict)
+        except (TypeError, ValueError) as error:
+            raise InvalidValue(f"a record's data must be JSON values: {error}.") from error
     vector = None if item.vector is None else item.vector.tobytes()
     return (
         seq,

@@ -8,7 +8,6 @@ each search.
 from __future__ import annotations
 
 import hashlib
-import secrets
 import sqlite3
 import threading
 import warnings
@@ -27,20 +26,19 @@ from sqlalchemy.pool import QueuePool, StaticPool
 
 from agentkit.memory import knn
 from agentkit.memory.backend import Hits, Mark, Vector
-from agentkit.memory.errors import EmbedderMismatch, NewerSchema, NotAStore, StoreError, UnknownRecord
+from agentkit.memory.errors import EmbeddedAnew, UnknownRecord
 from agentkit.memory.events import Conflict, Event
 from agentkit.memory.index import Index, SpansOnly
 from agentkit.memory.records import Record, Where
-from agentkit.memory.rows import CONTENT, INDEXED, MARKS, ROW, marks_of, record_of, row_of
+from agentkit.memory.rows import CONTENT, INDEXED, LAST, MARKS, ROW, marks_of, record_of, row_of
 from agentkit.memory.saved import SavedIndex
-from agentkit.memory.schema import CURRENT, MIGRATIONS, SQLITE_TYPES
 from agentkit.memory.spans import COLUMNS
-from agentkit.memory.sqlite_file import APPLICATION_ID, check_file, scalar, translated
-from agentkit.memory.write_ahead import PATIENCE_S, write_ahead
+from agentkit.memory.sqlite_file import check_file, translated
+from agentkit.memory.sqlite_schema import exclusive, prepare
+from agentkit.memory.write_ahead import PATIENCE_S
 
 _CONTENT = ", ".join(CONTENT)
 _INSERT = f"INSERT INTO log ({', '.join(ROW)}) VALUES ({', '.join('?' * len(ROW))})"  # noqa: S608
-_LAST = "SELECT coalesce(max(seq), 0), (SELECT value FROM meta WHERE key = 'store') FROM log"
 _TAIL = f"SELECT {', '.join(INDEXED)} FROM log WHERE seq > ? AND seq <= ? ORDER BY seq"  # noqa: S608
 _RECORDS_KEPT = 4096
 _APPLIED = 8192  # events read from the log at a time
@@ -80,7 +78,7 @@ class SqliteBackend:
                 # The writer's statements go to the driver itself: at a fifth of a millisecond an add, layers count.
                 self._checked_out = self._engine.connect()
                 self._writer = cast(sqlite3.Connection, self._checked_out.connection.dbapi_connection)
-                self._store = self._prepare(embedder, dim, reembed)
+                self._store = prepare(self._writer, path, embedder, dim, reembed)
                 self._index = self._open_index()
         except BaseException:
             self._engine.dispose()
@@ -94,47 +92,11 @@ class SqliteBackend:
 
     # --- opening
 
-    def _prepare(self, embedder: str, dim: int, reembed: Callable[[list[str]], Vector] | None) -> str:
-        """Check the file, bring it to the current schema, and return the store's own id."""
-        run = self._writer.execute
-        version, tables = self._version()
-        if version > CURRENT:
-            raise NewerSchema(
-                f"{self.path} has schema version {version}; this agentkit knows versions up to {CURRENT}."
-                " Run: pip install --upgrade agentkit"
-            )
-        if version == 0 and tables:
-            raise NotAStore(
-                f"{self.path} is an SQLite database of something else (tables: {', '.join(sorted(tables)[:5])})."
-                " Nothing was written; give another path."
-            )
-        if version and reembed is None:
-            self._check_embedder(embedder, dim)
-        if self._kept and not version:
-            run("PRAGMA page_size=8192")  # four records a page; takes effect only in a new file
-        if self._kept and scalar(run("PRAGMA journal_mode")) != "wal":
-            write_ahead(self._writer)
-        if version < CURRENT:
-            with self._exclusive():
-                version, _ = self._version()  # another process may have been first
-                for number in range(version + 1, CURRENT + 1):
-                    MIGRATIONS[number - 1](run, SQLITE_TYPES)
-                if version == 0:
-                    run(f"PRAGMA application_id={APPLICATION_ID}")
-                    run("INSERT INTO meta VALUES ('embedder', ?)", (embedder,))
-                    run("INSERT INTO meta VALUES ('dim', ?)", (str(dim),))
-                    run("INSERT INTO meta VALUES ('store', ?)", (secrets.token_hex(8),))
-                run("INSERT OR REPLACE INTO meta VALUES ('schema', ?)", (str(CURRENT),))
-        if reembed is not None:
-            self._reembed(embedder, dim, reembed)
-        self._check_embedder(embedder, dim)
-        return str(scalar(run("SELECT value FROM meta WHERE key = 'store'")))
-
     def _open_index(self) -> SavedIndex:
         """The index as of the last event: the saved one where it agrees with the log, and the rest from the log."""
         path = self.path if self._kept else None
         index = SavedIndex(self.dim, path, self._store, self._threads)
-        last = self._same_store(self._writer.execute(_LAST).fetchone())
+        last = self._same_store(self._writer.execute(LAST).fetchone())
         if self._kept and Path(f"{path}-index").exists() and index.open(last, self._fingerprint, self._vector_bytes):
             index = SavedIndex(self.dim, path, self._store, self._threads)
         self._index = index
@@ -160,63 +122,7 @@ class SqliteBackend:
         row = self._writer.execute("SELECT vector FROM log WHERE seq = ?", (version,)).fetchone()
         return b"" if row is None else bytes(row[0] or b"")
 
-    def _version(self) -> tuple[int, set[str]]:
-        run = self._writer.execute
-        tables = {str(row[0]) for row in run("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        if scalar(run("PRAGMA application_id")) != APPLICATION_ID or "meta" not in tables:
-            return 0, tables
-        return int(scalar(run("SELECT value FROM meta WHERE key = 'schema'"))), tables
-
-    def _check_embedder(self, embedder: str, dim: int) -> None:
-        if self._embedder() != (embedder, dim):
-            stored, size = self._embedder()
-            raise EmbedderMismatch(
-                f"{self.path} was made with the embedder {stored!r} ({size} numbers a vector), and is opened with"
-                f" {embedder!r} ({dim}). Open it with the first, or give reembed=True to compute every vector anew with"
-                " the second."
-            )
-
-    def _embedder(self) -> tuple[str, int]:
-        meta = {row[0]: row[1] for row in self._writer.execute("SELECT key, value FROM meta")}
-        return meta["embedder"], int(meta["dim"])
-
-    def _reembed(self, embedder: str, dim: int, embed: Callable[[list[str]], Vector]) -> None:
-        """Replace every vector of the log, those of the past too, in one transaction. The store gets a new id of its
-        own, by which saved indexes and other processes see that the vectors are others."""
-        run = self._writer.execute
-        with self._exclusive():
-            if self._embedder() == (embedder, dim):
-                return
-            last = 0
-            while True:
-                rows = run(
-                    "SELECT seq, coalesce(key, text) FROM log WHERE seq > ? AND op IN ('add', 'edit') ORDER BY seq"
-                    " LIMIT 1024",
-                    (last,),
-                ).fetchall()
-                if not rows:
-                    break
-                block = embed([row[1] for row in rows])
-                updates = [(vector.tobytes(), row[0]) for vector, row in zip(block, rows, strict=True)]
-                self._writer.executemany("UPDATE log SET vector = ? WHERE seq = ?", updates)
-                last = rows[-1][0]
-            for key, value in (("embedder", embedder), ("dim", str(dim)), ("store", secrets.token_hex(8))):
-                run("UPDATE meta SET value = ? WHERE key = ?", (value, key))
-
     # --- connections
-
-    @contextmanager
-    def _exclusive(self) -> Iterator[None]:
-        """A write transaction on the writer connection; the caller holds the lock."""
-        run = self._writer.execute
-        run("BEGIN IMMEDIATE")
-        try:
-            yield
-            run("COMMIT")
-        except BaseException:
-            if self._writer.in_transaction:
-                run("ROLLBACK")
-            raise
 
     @contextmanager
     def _reading(self) -> Iterator[Connection]:
@@ -237,8 +143,8 @@ class SqliteBackend:
             return []
         plain = not token and len(events) <= _BEHIND and all(e.op == "add" for e in events)
         with self._lock, translated(self.path):
-            with self._exclusive():
-                last = self._same_store(self._writer.execute(_LAST).fetchone())
+            with exclusive(self._writer):
+                last = self._same_store(self._writer.execute(LAST).fetchone())
                 if not plain or last != self._index.applied + len(self._behind):
                     self._catch_up()
                 if token and self._index.has_token(token):
@@ -284,7 +190,7 @@ class SqliteBackend:
 
     def seq(self) -> int:
         with self._reading() as connection:
-            last = self._same_store(connection.exec_driver_sql(_LAST).one())
+            last = self._same_store(connection.exec_driver_sql(LAST).one())
         if last > self._index.applied:
             with self._lock, translated(self.path):
                 self._catch_up()
@@ -292,17 +198,14 @@ class SqliteBackend:
 
     def _same_store(self, row: Sequence[Any]) -> int:
         if row[1] != self._store:
-            raise StoreError(
-                f"{self.path} was embedded anew by another process since it was opened here. Close it and open it again"
-                " with the new embedder."
-            )
+            raise EmbeddedAnew.of(self.path)
         return int(row[0])
 
     def _catch_up(self, *, saving: bool = False, report: Callable[[int], object] | None = None) -> None:
         """Apply what was committed since; the caller holds the lock."""
         self._apply()
         start = self._index.applied
-        last = self._same_store(self._writer.execute(_LAST).fetchone())
+        last = self._same_store(self._writer.execute(LAST).fetchone())
         while (low := self._index.applied) < last:  # a save may have opened another index
             rows = self._writer.execute(_TAIL, (low, min(last, low + _APPLIED))).fetchall()
             self._index.apply(rows)

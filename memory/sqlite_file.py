@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from agentkit.memory.errors import NotAStore, StoreError, StoreFull
 
 APPLICATION_ID = 0x41474B4D  # "AGKM": how `file` and this module know the format
-_MAGIC = b"SQLite format 3\x00"
+MAGIC = b"SQLite format 3\x00"
 
 
 def check_file(path: Path) -> None:
@@ -30,7 +30,7 @@ def check_file(path: Path) -> None:
         if Path(f"{path}-index").exists():
             raise NotAStore(f"{path} is empty, but its index is beside it: it was truncated. Restore it from a copy.")
         return
-    if not head.startswith(_MAGIC):
+    if not head.startswith(MAGIC):
         raise NotAStore(f"{path} is not a memory: it is no SQLite database. Nothing was written; give another path.")
     page = int.from_bytes(head[16:18], "big")
     page = 65536 if page == 1 else page

@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from agentkit.address import database
 from agentkit.errors import InvalidValue
 from agentkit.memory import jsonl, upkeep
 from agentkit.memory.backend import Backend, Vector
 from agentkit.memory.credit import CreditLog
-from agentkit.memory.embed import Embedder, HashingEmbedder
+from agentkit.memory.embed import Embedder, HashingEmbedder, load_embedder
 from agentkit.memory.events import Conflict, Event
 from agentkit.memory.reads import Reads
 from agentkit.memory.records import Record, Where
@@ -35,8 +36,9 @@ class Memory(Reads):
 
     ``where`` is the path of an SQLite file (made when absent), ``":memory:"`` for one that is not kept, or a
     ``postgresql://`` URL. All methods can be called from many threads; several processes may open the same store.
-    ``embedder`` turns record keys and queries into vectors; its name and size are in the store, and opening it with
-    another raises `EmbedderMismatch`. ``clock`` gives the time of records that have none. ``threads`` scan at once.
+    ``embedder``, or its name (see `load_embedder`), turns record keys and queries into vectors; name and size are in
+    the store, and opening it with another raises `EmbedderMismatch`. ``clock`` gives the time of records that have
+    none. ``threads`` scan at once.
     ``quarantine`` is how many deviations below zero the utility of a record must be for `recall` to leave it out (2.33
     is one in a hundred by chance); None leaves none out. ``reembed`` True computes every vector of the store anew when
     it was made with another embedder.
@@ -48,13 +50,19 @@ class Memory(Reads):
         self,
         where: str | PathLike[str] = ":memory:",
         *,
-        embedder: Embedder | None = None,
+        embedder: Embedder | str | None = None,
         clock: Callable[[], float] = time.time,
         threads: int | None = None,
         quarantine: float | None = 2.33,
         reembed: bool = False,
     ) -> None:
-        self.embedder: Embedder = embedder or HashingEmbedder()
+        if not isinstance(where, str | PathLike):
+            raise InvalidValue(f"a memory is at {where!r}; give a path, ':memory:' or a postgresql:// URL.")
+        named = load_embedder(embedder) if isinstance(embedder, str) else embedder
+        if named is not None and not hasattr(named, "embed"):
+            raise InvalidValue(f"the embedder is {named!r}; it needs a name, a dim and embed(texts).")
+        self.embedder: Embedder = named or HashingEmbedder()
+        self._where = database(fspath(where))
         self._clock = clock
         self._backend: Backend = _open(
             fspath(where), self.embedder, threads or min(8, cpu_count() or 1), self._embed if reembed else None
@@ -80,6 +88,9 @@ class Memory(Reads):
 
     def __len__(self) -> int:
         return self.count()
+
+    def __repr__(self) -> str:
+        return f"Memory({self._where!r})"
 
     def verify(self, *, repair: bool = True) -> list[str]:
         """Compare the whole index with the log, and check the log's own file: what is wrong, empty when nothing is.
@@ -110,6 +121,8 @@ class Memory(Reads):
     def add_many(self, records: Iterable[Record], vectors: npt.ArrayLike | None = None) -> list[int]:
         """Store records in one atomic commit, and return their ids. ``vectors`` is ``(N, D)``."""
         records, now = list(records), float(self._clock())
+        for record in records:
+            _check_record(record)
         block: Vector | None = None
         if vectors is not None:
             block = self._unit(np.asarray(vectors, np.float32), len(records))
@@ -271,10 +284,7 @@ def _open(where: str, embedder: Embedder, threads: int, reembed: Callable[[list[
         from agentkit.memory.postgres import PostgresBackend
 
         return PostgresBackend(where, embedder=embedder.name, dim=embedder.dim, reembed=reembed)
-    if "://" in where:
-        raise InvalidValue(
-            f"{where!r} is not the path of a file. A memory is an SQLite file, ':memory:' or a postgresql:// URL."
-        )
+    _check_path(where)
     from agentkit.memory.sqlite import SqliteBackend
 
     return SqliteBackend(where, embedder=embedder.name, dim=embedder.dim, threads=threads, reembed=reembed)
@@ -287,9 +297,23 @@ def stored_embedder(where: str | PathLike[str]) -> tuple[str, int]:
         from agentkit.memory import postgres
 
         return postgres.stored_embedder(path)
+    _check_path(path)
     from agentkit.memory import sqlite_file
 
     return sqlite_file.stored_embedder(path)
+
+
+def _check_record(record: object) -> None:
+    if not isinstance(record, Record) or not isinstance(record.text, str):
+        raise InvalidValue(f"a memory keeps records of texts, and not {record!r}: agentkit.Record(kind, text).")
+
+
+def _check_path(where: str) -> None:
+    if "://" in where:
+        raise InvalidValue(
+            f"{database(where)!r} is not the path of a file. A memory is an SQLite file, ':memory:' or a postgresql:// "
+            "URL."
+        )
 
 
 def _is_postgres(where: str) -> bool:

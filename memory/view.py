@@ -28,6 +28,9 @@ class View:
     def __len__(self) -> int:
         return self.memory.count(as_of=self.seq)
 
+    def __repr__(self) -> str:
+        return f"{self.memory!r}.at({self.seq})"
+
     def recall(
         self,
         query: Query,

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
-from agentkit.agent import Agent, Learned, describe
-from agentkit.errors import ModelError
-from agentkit.llm.errors import ReplayMiss
+from agentkit.agent import Agent, Learned, describe, learning
 from agentkit.llm.meter import metered
-from agentkit.reflection.consolidate import Consolidator
+from agentkit.reflection.consolidate import Changes, Consolidator
 from agentkit.types import Episode
-
-logger = logging.getLogger(__name__)
 
 
 class Consolidating(Agent):
@@ -34,18 +28,13 @@ class Consolidating(Agent):
             return learned
         # As of the round's start, so that a round that is learned again after a crash is learned the same.
         reading = self.memory if self.reading is None else self.reading
-        changed = 0
+        found: list[Changes] = []
+        failed = dict(learned.failed)
         for part in self.consolidators:
-            try:
-                with metered(purpose="reflect"):
-                    changes = part.consolidate(episodes, learned.judgements, reading, self.llm)
-            except ReplayMiss:
-                raise
-            except ModelError as error:
-                logger.warning("%s learned nothing from this round: %s", type(part).__name__, error)
-                continue
-            changed += changes.apply(self.memory)
-        return replace(learned, records=learned.records + changed)
+            with learning(f"the round, by {type(part).__name__}", failed), metered(purpose="reflect"):
+                found.append(part.consolidate(episodes, learned.judgements, reading, self.llm))
+        changed = sum(changes.apply(self.memory) for changes in found)
+        return Learned(learned.judgements, learned.records + changed, failed)
 
     def describe(self) -> dict[str, Any]:
         """The configuration, for the run log."""

@@ -18,13 +18,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from agentkit.agent import Agent, Learned, describe
+from agentkit.agent import Agent, Learned, describe, learning
 from agentkit.agents.memories import RecallSkills
 from agentkit.critic.base import Critic, EnvironmentCritic
 from agentkit.dialogue import Prompted, derive
-from agentkit.errors import InvalidValue, ModelError, UnknownName
+from agentkit.errors import InvalidValue, UnknownName
 from agentkit.llm.base import LLM
-from agentkit.llm.errors import ReplayMiss
 from agentkit.llm.meter import metered
 from agentkit.memory import Memory
 from agentkit.memory.skill import Executor
@@ -93,6 +92,7 @@ class Voyager(Agent):
         library = SkillLibrary(self.memory, self.executor)
         names = {skill.name for skill in library.skills()}
         added: set[str] = set()
+        failed = dict(learned.failed)
         for episode in episodes:
             judgement = learned.judgements.get(episode.id)  # none where the critic's model failed
             if judgement is None or not judgement.success or not episode.steps:
@@ -100,17 +100,15 @@ class Voyager(Agent):
             name, code = skill_of(episode.steps[-1].action.text, names)
             if not name or name in added:
                 continue
-            try:
+            with learning(f"{episode.id}, as the skill {name}", failed):
                 with metered(purpose="reflect"):
                     described = self._describe(episode, code)
-                library.add(name, code, described, evidence=episode.id, task=episode.task.name, episode=episode.id)
-            except ReplayMiss:
-                raise
-            except (InvalidValue, UnknownName, ModelError) as error:
-                logger.warning("The program of %s is not kept as a skill: %s", episode.id, error)
-                continue
-            added.add(name)
-        return Learned(learned.judgements, learned.records + len(added), learned.failed)
+                try:
+                    library.add(name, code, described, evidence=episode.id, task=episode.task.name, episode=episode.id)
+                    added.add(name)
+                except (InvalidValue, UnknownName) as error:
+                    logger.warning("The program of %s is not kept as a skill: %s", episode.id, error)
+        return Learned(learned.judgements, learned.records + len(added), failed)
 
     def _describe(self, episode: Episode, code: str) -> str:
         """What the model says that the program does (section 2.2: the key by which a skill is found)."""

@@ -64,7 +64,7 @@ ARMS = ("none", "retry", "icl", "recency", "knn", "reflections", "insights", "sk
 """
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Ablation:
     """The runs of all arms, and what they say. ``control`` is the arm that the others are held against."""
 
@@ -98,6 +98,12 @@ class Ablation:
                 row |= {"better": test.better, "worse": test.worse, "p": test.p}
             rows.append(row)
         return rows
+
+    def __repr__(self) -> str:
+        return f"<Ablation, against {self.control}: {self.comparison!r}>"
+
+    def _repr_markdown_(self) -> str:
+        return str(self)  # what a notebook shows
 
     def __str__(self) -> str:
         """A Markdown table."""

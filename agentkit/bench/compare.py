@@ -25,7 +25,7 @@ Arm = Callable[[int], Agent]
 """Makes the agent of a lifetime, given the lifetime's number. Its memory should be empty, or its own from before."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Comparison:
     """The runs of each arm, in lifetime order."""
 
@@ -60,6 +60,10 @@ class Comparison:
         """What all the runs cost."""
         return sum((played.usage for runs in self.runs.values() for played in runs), Usage())
 
+    def __repr__(self) -> str:
+        lifetimes = max((len(runs) for runs in self.runs.values()), default=0)
+        return f"<Comparison of {', '.join(self.runs)}: {len(self.tasks)} tasks, {lifetimes} lifetimes>"
+
     @property
     def notes(self) -> list[str]:
         """What a reader must know: the notes of the runs, each with its run's name."""
@@ -86,6 +90,9 @@ def compare(
     """
     if not arms or lifetimes < 1:
         raise InvalidValue("A comparison needs at least one arm and one lifetime.")
+    for name, make in arms.items():
+        if not callable(make):
+            raise InvalidValue(f"the arm {name!r} is {make!r}; it must be what makes an agent: lambda lifetime: agent.")
     runs: dict[str, list[Run]] = {name: [] for name in arms}
     with ExitStack() as stack:
         opened = log if isinstance(log, RunLog) else stack.enter_context(RunLog(log if log is not None else ":memory:"))

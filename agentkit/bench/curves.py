@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from itertools import cycle
 from pathlib import Path
 
@@ -12,6 +13,13 @@ from rich.table import Table
 from agentkit.bench.compare import Comparison
 from agentkit.bench.statistics import Interval, mean_interval
 from agentkit.errors import MissingExtra
+
+
+def check_installed() -> None:
+    """Raises `MissingExtra` where what draws curves is not there: for a long run to ask at its start."""
+    for library in ("plotext", "matplotlib"):
+        if find_spec(library) is None:
+            raise MissingExtra.of(library, "view")
 
 
 def intervals(comparison: Comparison, arm: str) -> list[Interval]:

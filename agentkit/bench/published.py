@@ -56,9 +56,9 @@ def read(folder: Path) -> list[Log]:
     logs: list[Log] = []
     flags: dict[tuple[Path, str], list[FlagTrial]] = {}
     played: dict[tuple[Path, str], list[TextTrial]] = {}
-    paths = [folder] if folder.is_file() else sorted(p for p in folder.rglob("*") if p.is_file())
+    paths = [folder] if folder.is_file() else sorted(p for p in folder.rglob("*") if p.is_symlink() or not p.is_dir())
     for path in paths:
-        found = _read_file(path)
+        found = _read_file(path) if path.is_file() else Unknown(path, _no_file(path))
         run = (path.parent, re.sub(r"[ _-]*\d*$", "", path.stem))
         if isinstance(found, FlagTrial):
             flags.setdefault(run, []).append(found)
@@ -72,6 +72,13 @@ def read(folder: Path) -> list[Log]:
     for (parent, stem), texts in sorted(played.items()):
         logs.append(world_log(parent, stem, sorted(texts, key=lambda t: t.number)))
     return logs
+
+
+def _no_file(path: Path) -> str:
+    if not path.is_symlink():
+        return "it is no plain file"
+    what = "a folder: give that one by itself" if path.is_dir() else "nothing that is there"
+    return f"it is a symbolic link to {path.readlink()}, which is {what}"
 
 
 def _read_file(path: Path) -> QuestionLog | ProgramLog | FlagTrial | TextTrial | CountLog | Unknown:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal
@@ -32,6 +32,7 @@ class Attempt:
 
     ``world`` says how success can be judged: by the ``key`` of a question; of an ``"unkeyed"`` one by what the log
     answered to it; in a ``"shop"`` by the score that buying gave; in another ``"world"`` by the label alone.
+    ``place`` is where it is logged, for people.
     """
 
     question: str
@@ -41,6 +42,7 @@ class Attempt:
     reflections: tuple[str, ...] = ()
     context: str = ""
     world: Literal["questions", "unkeyed", "shop", "world"] = "questions"
+    place: str = field(default="", compare=False)
 
     @property
     def name(self) -> str:
@@ -116,47 +118,50 @@ def question_log(path: Path, text: str) -> QuestionLog:
     """A log of questions from its text: trials, or headings alone, which are then one trial without counts."""
     starts = list(_TRIAL.finditer(text))
     ends = [start.start() for start in starts[1:]] + [len(text)]
-    bodies = [(int(start[1]), text[start.end() : end]) for start, end in zip(starts, ends, strict=False)]
+    bodies = [(int(start[1]), start.end(), end) for start, end in zip(starts, ends, strict=False)]
     problems = [] if bodies else ["it names no trial: all of it is taken for trial 1, without counts"]
-    trials = [_trial(number, body, problems) for number, body in bodies or [(1, text)]]
+    trials = [_trial(number, text[:end], begin, problems) for number, begin, end in bodies or [(1, 0, len(text))]]
     often = Counter(problems)
     said = [p if n == 1 else f"{p} ({n} times)" for p, n in often.items()]
     return QuestionLog(path, tuple(trials), tuple(said))
 
 
-def _trial(number: int, body: str, problems: list[str]) -> QuestionTrial:
-    sections = list(SECTION.finditer(body))
-    head = body[: sections[0].start()] if sections else body
-    line = re.search(r"^.*summary.*$", head, re.MULTILINE | re.IGNORECASE)
-    summary = {k.lower(): int(n) for k, n in re.findall(r"(\w+):\s*(\d+)", line[0] if line else head)}
+def _trial(number: int, text: str, begin: int, problems: list[str]) -> QuestionTrial:
+    """The trial that a log holds from ``begin`` to its end."""
+    sections = list(SECTION.finditer(text, begin))
+    head = text[begin : sections[0].start()] if sections else text[begin:]
+    said = re.search(r"^.*summary.*$", head, re.MULTILINE | re.IGNORECASE)
+    summary = {k.lower(): int(n) for k, n in re.findall(r"(\w+):\s*(\d+)", said[0] if said else head)}
     attempts: list[Attempt] = []
-    ends = [section.start() for section in sections[1:]] + [len(body)]
+    line, counted = 1, 0
+    ends = [section.start() for section in sections[1:]] + [len(text)]
     for section, end in zip(sections, ends, strict=False):
-        part = body[section.end() : end]
-        for block, key in _blocks(part, number, problems):
+        for at, block, key in _blocks(text[:end], section.end(), number, problems):
+            at += len(block) - len(block.lstrip())
+            line, counted = line + text.count("\n", counted, at), at
             attempt = _attempt(block, key, section[1].lower())
             if attempt is None:
-                problems.append(f"trial {number}: an attempt with the key {key!r} has no question")
+                problems.append(f"trial {number}, line {line}: an attempt with the key {key!r} has no question")
             else:
-                attempts.append(attempt)
+                attempts.append(replace(attempt, place=f"line {line}"))
     return QuestionTrial(number, summary, _named(attempts, problems))
 
 
-def _blocks(part: str, number: int, problems: list[str]) -> Iterator[tuple[str, str | None]]:
-    """The attempts below a heading, each with its key; without any keys, each begins with its question."""
-    keys = list(_KEY.finditer(part))
+def _blocks(text: str, position: int, number: int, problems: list[str]) -> Iterator[tuple[int, str, str | None]]:
+    """The attempts from ``position`` on, which is below a heading: where each begins, its text, and its key. Without
+    any keys, each begins with its question."""
+    keys = list(_KEY.finditer(text, position))
     if not keys:
-        begins = [m.start() for m in _QUESTION.finditer(part)]
+        begins = [m.start() for m in _QUESTION.finditer(text, position)]
         if begins:
             problems.append(f"trial {number}: attempts without keys count as the log's own answers to them say")
-        for begin, end in pairwise([*begins, len(part)]):
-            yield part[begin:end], None
+        for begin, end in pairwise([*begins, len(text)]):
+            yield begin, text[begin:end], None
         return
-    position = 0
     for key in keys:
-        yield part[position : key.start()], key[1].strip()
+        yield position, text[position : key.start()], key[1].strip()
         position = key.end()
-    rest = re.sub(r"^#+\s*$", "", part[position:], flags=re.MULTILINE).strip()
+    rest = re.sub(r"^#+\s*$", "", text[position:], flags=re.MULTILINE).strip()
     if rest:
         problems.append(f"trial {number}: text without a key after the last attempt: {rest[:60]!r}")
 
@@ -193,6 +198,8 @@ def _attempt(block: str, key: str | None, label: str) -> Attempt | None:
     question = head[asked[-1]].removeprefix("Question:")
     again = _AGAIN.search(question)
     question = " ".join((question[: again.start()] if again else question).split())
+    if not question:
+        return None
     context = ""
     about = [i for i, line in enumerate(head) if line.startswith(("Relevant Context:", "Context:"))]
     if about and about[-1] < asked[-1]:

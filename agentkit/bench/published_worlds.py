@@ -83,14 +83,19 @@ def text_trial(path: Path, text: str) -> TextTrial:
     trial = _number(path)
     for match in re.finditer(r"^Environment #(\d+) Trial #(\d+):\s*(SUCCESS|FAIL)\w*", text, re.MULTILINE):
         status[f"{match[2]}/env_{match[1]}"] = match[3] == "SUCCESS"
-    for block in _BLOCK.split(text):
+    ends = [(match.start(), match.end()) for match in _BLOCK.finditer(text)]
+    line, counted = 1, 0
+    for (_, begin), (end, _) in pairwise([(0, 0), *ends, (len(text), len(text))]):
+        block = text[begin:end]
         head = _HEAD.search(block)
         statuses = _STATUS.findall(block)
         if head is None or not (head[2] or statuses):
             continue
         solved = bool(head[2]) or statuses[-1] == "OK"  # what is above the last status may hold such a line too
         status[f"{trial}/env_{head[1]}"] = solved
-        attempts.append(_attempt(f"env_{head[1]}", block[head.end() :], solved))
+        line, counted = line + text.count("\n", counted, begin + head.start()), begin + head.start()
+        attempt = _attempt(f"env_{head[1]}", block[head.end() :], solved)
+        attempts.append(replace(attempt, place=f"{path.name}, line {line}"))
     # A world's log holds several trials, each count after the statuses that it counts.
     summary: dict[str, int] = {}
     number = trial

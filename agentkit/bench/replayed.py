@@ -20,15 +20,15 @@ from agentkit import parsing
 from agentkit.agents.react import react
 from agentkit.agents.reflexion import reflexion
 from agentkit.bench.published_programs import ProgramLog, Written
-from agentkit.bench.published_questions import Attempt, QuestionLog
-from agentkit.dialogue import transcript
+from agentkit.bench.published_questions import Attempt, QuestionLog, Turn
+from agentkit.dialogue import Answer, transcript
 from agentkit.envs import text_space
 from agentkit.envs.code import CodeEnv
 from agentkit.envs.sandbox import Sandbox
-from agentkit.errors import ModelError
+from agentkit.errors import InvalidValue, ModelError
 from agentkit.llm.scripted import ScriptedLLM
 from agentkit.memory import Memory
-from agentkit.policy.generate import ReAct
+from agentkit.policy.generate import ReAct, invalid
 from agentkit.policy.program import Program
 from agentkit.reflection.verbal import VerbalReflector
 from agentkit.runner import Run, run
@@ -92,17 +92,25 @@ class LoggedWorld(gymnasium.Env[str, str]):
         self.observation_space = text_space()
         self.action_space = text_space()
         self._book = book
-        self._name = ""
-        self._done: tuple[str, ...] = ()
+        self._attempt: Attempt | None = None
+        self._turn = 0
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
         super().reset(seed=seed)
-        self._name, self._done = str((options or {})["question"]), ()
-        return self._book.context[self._name], {"goal": self._name}
+        name, self._turn = str((options or {})["question"]), 0
+        self._attempt = self._book.next_attempt(name)
+        return self._book.context[name], {"goal": name}
 
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
-        self._done = (*self._done, action)
-        attempt, observation, last = self._book.observation(self._name, self._done)
+        attempt = self._attempt
+        if attempt is None or self._turn == len(attempt.turns):
+            raise InvalidValue(f"turn {self._turn + 1}: the log holds no further turn, and the agent did {action!r}")
+        turn = attempt.turns[self._turn]
+        self._turn += 1
+        logged = _as_read(_said(self._turn, turn)).text
+        if action != logged:
+            raise InvalidValue(f"turn {self._turn}: the agent did {action!r}, and the log answers {logged!r}")
+        observation, last = turn.observation, self._turn == len(attempt.turns)
         judged = attempt.judged(action, observation, last=last)
         if judged is None:
             return observation, 0.0, False, last, {"success": False}
@@ -127,19 +135,22 @@ class Book:
                 if planned.attempt is not None and planned.attempt.context:
                     self.context[name] = planned.attempt.context
         self._said: dict[str, deque[str | None]] = defaultdict(deque)
-        self._seen: dict[tuple[str, tuple[str, ...]], deque[tuple[Attempt, str, bool]]] = defaultdict(deque)
+        self._attempts: dict[str, deque[Attempt | None]] = defaultdict(deque)
         self._reflected: dict[str, deque[str]] = defaultdict(deque)
         for number, row in enumerate(plans):
             for name, planned in row.items():
+                self._attempts[name].append(planned.attempt)
                 if planned.attempt is not None:
                     self._enter(name, planned.attempt, _next_reflection(plans, number, name))
                 else:  # this trial's place in the queue is kept, and there is nothing in it
                     self._said[self._situation(name, [])].append(None)
 
-    def observation(self, name: str, actions: tuple[str, ...]) -> tuple[Attempt, str, bool]:
-        """The attempt that did these actions, what the log's world answered to the last, and whether it ended there."""
+    def next_attempt(self, name: str) -> Attempt | None:
+        """The attempt of the trial that is next for this task; None where the log has no transcript of it."""
         with self._lock:
-            return self._seen[name, actions].popleft()
+            if not self._attempts[name]:
+                raise InvalidValue(f"the log holds no further attempt at {name!r}")
+            return self._attempts[name].popleft()
 
     def answer(self, request: Request) -> str:
         """What the model answered. Raises `ModelError` where the log holds nothing (more)."""
@@ -158,12 +169,10 @@ class Book:
     def _enter(self, name: str, attempt: Attempt, reflection: str) -> None:
         steps: list[Step] = []
         for number, turn in enumerate(attempt.turns, start=1):
-            said = f" {turn.thought}\nAction {number}: {turn.action}"
+            said = _said(number, turn)
             self._said[self._situation(name, steps)].append(said)
             action = _as_read(said)
-            actions = (*(s.action.text for s in steps), action.text)
             last = number == len(attempt.turns)
-            self._seen[name, actions].append((attempt, turn.observation, last))
             shown = answered(attempt, turn.observation, attempt.judged(action.text, turn.observation, last=last))
             steps.append(Step("", action, 0.0, shown))
         self._reflected[self._situation(name, steps)].append(reflection)
@@ -177,10 +186,15 @@ def _situation(request: Request) -> str:
     return f"\n{request.messages[-1].content}".rpartition("\nTask: ")[2]
 
 
+def _said(number: int, turn: Turn) -> str:
+    """What the model wrote in a turn."""
+    return f" {turn.thought}\nAction {number}: {turn.action}"
+
+
 def _as_read(answer: str) -> Action:
     """The action that the policy makes of an answer."""
     read = parsing.thought_and_action(answer)
-    return Action(answer.strip(), valid=False) if read is None else Action(read[1], thought=read[0])
+    return invalid(Answer(answer, None), ()) if read is None else Action(read[1], thought=read[0])
 
 
 def _next_reflection(plans: Sequence[dict[str, Planned]], number: int, name: str) -> str:
@@ -230,7 +244,8 @@ def _compare(log: QuestionLog, plans: list[dict[str, Planned]], played: Run, mem
                 continue
             solved += episode.success
             result.disagreements += [
-                f"trial {logged.number}, {name!r}: {why}" for why in _differences(episode, planned)
+                f"trial {logged.number}, {name!r} ({planned.attempt.place}): {why}"
+                for why in _differences(episode, planned)
             ]
             if planned.how == "logged" and planned.attempt.reflections and memory is not None:
                 expected += len(planned.attempt.reflections)
@@ -261,7 +276,7 @@ def _differences(episode: Episode, planned: Planned) -> Iterator[str]:
     attempt = planned.attempt
     assert attempt is not None
     if episode.success != (planned.label == "correct"):
-        last = attempt.turns[-1]
+        last = attempt.turns[min(len(episode.steps), len(attempt.turns)) - 1]
         held = f"against the key {attempt.key!r} " if attempt.key else f"answered by {last.observation[:80]!r} "
         yield f"logged as {planned.label}; {last.action!r} {held}gives success={episode.success}"
     if episode.error:

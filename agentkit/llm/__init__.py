@@ -6,10 +6,11 @@ Everything here is imported when it is first asked for, so that ``import agentki
 from __future__ import annotations
 
 import importlib
+import inspect
 from typing import TYPE_CHECKING, Any
 
 from agentkit import registry
-from agentkit.errors import MissingExtra, UnknownName
+from agentkit.errors import InvalidValue, MissingExtra, UnknownName
 from agentkit.llm.base import LLM, ScoringLLM
 
 if TYPE_CHECKING:
@@ -53,6 +54,8 @@ def get_llm(name: str, **options: Any) -> LLM:  # Any: each backend documents it
     ``"litellm/<provider>/<model>"``. Raises `UnknownName` with the nearest backends, and `MissingExtra` with the pip
     command where a library is not installed.
     """
+    if not isinstance(name, str):
+        raise InvalidValue(f"the model is {name!r}; it must be a name, such as 'local/smollm2-135m'.")
     backend, _, model = name.partition("/")
     known = registry.names("llms")
     if backend not in known:
@@ -64,6 +67,9 @@ def get_llm(name: str, **options: Any) -> LLM:  # Any: each backend documents it
         if missing in _EXTRAS:
             raise MissingExtra.of(missing, _EXTRAS[missing]) from error
         raise
+    needs_model = next(iter(inspect.signature(build).parameters.values())).default is inspect.Parameter.empty
+    if needs_model and not model and "model" not in options:
+        raise InvalidValue(f"{name!r} names no model; write '{backend}/<model>'.")
     llm: LLM = build(model, **options) if model else build(**options)
     return llm
 

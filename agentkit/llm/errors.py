@@ -1,4 +1,8 @@
-"""What can go wrong with a model, each kind its own error. All of them end an episode as ``model_error``."""
+"""What can go wrong with a model, each kind its own error.
+
+Each `ModelError` ends an episode as ``model_error``, or the learning from it. `ReplayMiss` and `NetworkForbidden` are
+none: no model failed, the run was set up wrongly, and it ends.
+"""
 
 from __future__ import annotations
 
@@ -73,8 +77,11 @@ class OutOfMemory(ModelError, MemoryError):
     """One request alone does not fit into the device's memory."""
 
 
-class ReplayMiss(ModelError, LookupError):
-    """A recording does not hold the request. The message says how the nearest stored one differs."""
+class ReplayMiss(AgentkitError, LookupError):
+    """A recording does not hold the request. The message says how the nearest stored one differs.
+
+    It ends the run: a replay that went on without the answer would be another run.
+    """
 
 
 class NetworkForbidden(AgentkitError, PermissionError):

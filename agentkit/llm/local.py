@@ -70,6 +70,12 @@ class LocalLLM:
         self.overflow = overflow
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         dtype = dtype or ("float32" if device == "cpu" else "bfloat16")
+        if not isinstance(getattr(torch, dtype, None), torch.dtype):
+            raise InvalidValue(f"dtype is {dtype!r}; it can be 'float32', 'bfloat16', 'float16' or another of torch's")
+        try:
+            torch.device(device)
+        except RuntimeError as error:
+            raise InvalidValue(f"device is {device!r}; it can be 'cpu', 'cuda' or 'cuda:0'") from error
         self._tokenizer, network, digest = _load(model, device, dtype)
         self.identity = f"{self.name}@{digest}/{dtype}"
         on_cpu = device == "cpu"

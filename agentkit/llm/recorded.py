@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import sqlalchemy as sa
 
+from agentkit.address import database
 from agentkit.errors import InvalidValue
 from agentkit.llm.base import LLM, ScoringLLM
 from agentkit.llm.errors import ReplayMiss
@@ -85,7 +86,7 @@ class Recorded:
             raise InvalidValue(f"mode is {mode!r}; it can be 'record', 'replay' or 'auto'")
         if isinstance(llm, str) and mode != "replay":
             raise InvalidValue(f"to {mode} needs a model, and {llm!r} is only a name")
-        self.path, self.mode = str(path), mode
+        self.path, self.mode = database(str(path)), mode
         self.inner = None if isinstance(llm, str) else llm
         self._store: _Store
         self._renewed: set[str] = set()
@@ -197,11 +198,16 @@ class _RecordedScoring(Recorded):
 class _Store:
     def __init__(self, path: str | Path, must_exist: bool) -> None:
         url = str(path)
-        self.path = url
+        self.path = database(url)
         if "://" not in url:
             if must_exist and not Path(url).is_file():
                 raise ReplayMiss(f"there is no recording at {url}")
-            Path(url).parent.mkdir(parents=True, exist_ok=True)
+            if Path(url).is_dir():
+                raise InvalidValue(f"{url} is a folder. Give the path of a recording, or of one that is to be made.")
+            try:
+                Path(url).parent.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise InvalidValue(f"{url} cannot be made ({error}). Give another path.") from error
             url = f"sqlite:///{url}"
         connect = {"timeout": 60} if url.startswith("sqlite") else {}
         self._engine = sa.create_engine(url, connect_args=connect)
@@ -221,6 +227,12 @@ class _Store:
             if connection.dialect.name == "sqlite":
                 # The write lock first: of two processes that find the file empty, one waits for the other.
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
+                tables = set(sa.inspect(connection).get_table_names())
+                if tables and _about.name not in tables:
+                    raise InvalidValue(
+                        f"{self.path} is a database of something else (tables: {', '.join(sorted(tables)[:5])}). "
+                        "Nothing was written; give another path."
+                    )
             _metadata.create_all(connection)
             self._insert(connection, _about, [{"version": _VERSION}])
 

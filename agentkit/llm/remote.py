@@ -18,6 +18,7 @@ from dataclasses import replace
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
+from agentkit.address import scrubbed
 from agentkit.errors import BudgetExceeded, InvalidValue
 from agentkit.llm.errors import (
     AuthenticationFailed,
@@ -86,7 +87,7 @@ class RemoteLLM:
         price: tuple[float, float] | None = None,
         overflow: Literal["error", "truncate"] = "error",
         limit_field: str = "max_tokens",
-        secret: str = "",
+        secrets: Sequence[str] = (),
     ) -> None:
         if overflow not in ("error", "truncate"):
             raise InvalidValue(f"overflow is {overflow!r}; it can be 'error' or 'truncate'")
@@ -95,7 +96,7 @@ class RemoteLLM:
         self.name, self.identity = name, identity or name
         self.retries, self.backoff_s, self.longest_wait_s = retries, backoff_s, longest_wait_s
         self.timeout_s, self.concurrency, self.overflow = timeout_s, concurrency, overflow
-        self._price, self._limit_field, self._secret = price, limit_field, secret
+        self._price, self._limit_field, self._secrets = price, limit_field, tuple(secrets)
 
     def send(self, body: dict[str, Any]) -> Any:
         """Send one chat completion request; returns the response as the official client models it."""
@@ -136,6 +137,7 @@ class RemoteLLM:
             try:
                 completions += self._completions(missing, key)
             except (ModelError, BudgetExceeded) as error:
+                error.args = (scrubbed(str(error), self._secrets),)  # a server may say what it was sent
                 raise paid(error, [c.usage for c in completions]) from None
         return completions[: request.n]
 
@@ -286,15 +288,14 @@ class RemoteLLM:
         """What an exception of the client means, and whether sending again may help."""
         import openai
 
-        text = self._scrub(f"{self.name}: {_message(error)}")
+        text = f"{self.name}: {_message(error)}"
         status = getattr(error, "status_code", None)
         if isinstance(error, ModelError):
             return error, isinstance(error, ServerFailed | EmptyCompletion)
         if isinstance(error, openai.APITimeoutError):
             return ServerUnreachable(f"{self.name}: no answer within {self.timeout_s} seconds"), True
         if isinstance(error, openai.APIConnectionError):
-            cause = self._scrub(str(error.__cause__ or ""))
-            return ServerUnreachable(f"{text} {cause}".strip()), True
+            return ServerUnreachable(f"{text} {error.__cause__ or ''}".strip()), True
         # litellm keeps the status where it changes the exception's type
         if isinstance(status, int) and status >= 400:
             return self._failure_of_status(status, text, str(getattr(error, "code", "")))
@@ -315,9 +316,6 @@ class RemoteLLM:
         if code == "context_length_exceeded" or _TOO_LONG.search(text):
             return ContextTooLong(text), False
         return RequestRefused(text), False
-
-    def _scrub(self, text: str) -> str:
-        return text.replace(self._secret, "***") if self._secret else text
 
 
 def check_network(url: str | None) -> None:

@@ -21,21 +21,59 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from agentkit.address import Address
+
 # A response of more bytes than this is cut off: no completion is as long.
 _MOST = 64 << 20
 
 
-def http_client(url: str, seconds: float) -> httpx.Client:
-    """A client for the server at ``url`` whose responses take at most ``seconds``.
+def http_client(address: Address, seconds: float) -> httpx.Client:
+    """A client for the server at ``address`` whose responses take at most ``seconds``.
 
     Where the environment names a proxy for it (``HTTPS_PROXY`` and the like), httpx's own transport goes through that;
     ``seconds`` is then the longest silence.
     """
-    parts = urlsplit(url)
-    proxied = urllib.request.getproxies().keys() & {parts.scheme, "all"}
-    if proxied and not urllib.request.proxy_bypass(parts.hostname or ""):
-        return httpx.Client(timeout=seconds, follow_redirects=True, limits=httpx.Limits(max_keepalive_connections=256))
-    return httpx.Client(transport=Lines(seconds), timeout=seconds, follow_redirects=True)
+    parts = urlsplit(address.url)
+    proxies = urllib.request.getproxies()
+    proxy = proxies.get(parts.scheme) or proxies.get("all")
+    transport: httpx.BaseTransport
+    if proxy and not urllib.request.proxy_bypass(parts.hostname or ""):
+        limits = httpx.Limits(max_keepalive_connections=256)
+        transport = httpx.HTTPTransport(proxy=proxy if "://" in proxy else f"http://{proxy}", limits=limits)
+    else:
+        transport = Lines(seconds)
+    if address.query or address.login:
+        transport = Signed(transport, address)
+    return httpx.Client(transport=transport, timeout=seconds, follow_redirects=True)
+
+
+class Signed(httpx.BaseTransport):
+    """Adds the query, user and password of ``address`` to the requests for its server: here, below all that writes the
+    URLs of requests to a log."""
+
+    def __init__(self, inner: httpx.BaseTransport, address: Address) -> None:
+        self._inner, self._query = inner, address.query
+        self._origin = _origin(httpx.URL(address.url))
+        self._headers = {"Authorization": address.authorization} if address.login else {}
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Send ``request``; one that was redirected to another server goes as it is."""
+        if _origin(request.url) == self._origin:
+            headers = request.headers.copy()
+            headers.update(self._headers)
+            url = request.url.copy_merge_params(self._query)
+            request = httpx.Request(
+                request.method, url, headers=headers, stream=request.stream, extensions=request.extensions
+            )
+        return self._inner.handle_request(request)
+
+    def close(self) -> None:
+        """Close the transport within."""
+        self._inner.close()
+
+
+def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
+    return url.scheme, url.host, url.port
 
 
 class Lines(httpx.BaseTransport):
@@ -49,8 +87,7 @@ class Lines(httpx.BaseTransport):
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Send ``request`` on a free connection, and read the whole response."""
-        origin = (request.url.scheme, request.url.host, request.url.port)
-        free = self._free.setdefault(origin, deque())
+        free = self._free.setdefault(_origin(request.url), deque())
         line = self._idle(free) or _Line(request.url, self._tls)
         reusable = False
         try:

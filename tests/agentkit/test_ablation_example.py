@@ -59,9 +59,25 @@ def test_the_table_on_a_model_behind_an_api(tmp_path: Path) -> None:
         assert (tmp_path / folder / "curves.png").exists()
 
 
-def test_an_unknown_world_is_named(tmp_path: Path) -> None:
-    command = [sys.executable, PROGRAM, "--worlds", "mars", "--out", str(tmp_path)]
-    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (("--worlds", "mars"), "no world 'mars'; there are textworld, textcraft, babyai"),
+        (("--arms", "none,kn"), "unknown arm 'kn'. Did you mean 'knn'"),
+        (("--model", "locl/smollm2-135m"), "unknown model backend 'locl'. Did you mean 'local'"),
+        (("--model", "openai/x", "--policy", "choose"), "--policy choose needs a model that tells likelihoods"),
+        (("--tasks", "0"), "argument --tasks: 0 is less than 1"),
+        (("--trials", "1"), "argument --trials: 1 is less than 2"),
+        (("--seed", "-1"), "argument --seed: -1 is less than 0"),
+        (("--seed", "one"), "argument --seed: invalid whole_number value: 'one'"),
+        (("--out", PROGRAM), "which is no folder"),
+    ],
+)
+def test_wrong_arguments_are_told_before_anything_is_made(arguments: tuple[str, ...], why: str, tmp_path: Path) -> None:
+    command = [sys.executable, PROGRAM, "--out", str(tmp_path), *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OPENAI_API_KEY": "sk-none"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 2
-    assert "no world 'mars'; there are textworld, textcraft, babyai" in done.stderr
+    assert why in done.stderr
+    assert "Traceback" not in done.stderr
     assert not list(tmp_path.iterdir())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -244,6 +245,72 @@ def test_a_last_attempt_glued_to_the_question_is_cut_out(tmp_path: Path) -> None
     assert (attempt.question, len(attempt.turns)) == ("How high is K2?", 1)
     assert attempt.turns[0].action == "Search[K2]"
     assert attempt.reflections == ("I should search mountains.",)
+
+
+def test_an_action_too_long_to_be_read_is_played_again_as_it_was(conformance: ModuleType, tmp_path: Path) -> None:
+    garbled = "Thought 1: " + "It must be. " * 200 + "\nAction 1:"
+    text = TRIALS.replace("Thought 1: It must be Sydney.\nAction 1: Finish[Sydney]", garbled)
+    (tmp_path / "log.txt").write_text(text)
+    (report,) = conformance.conform(tmp_path)
+    assert (report.reproduced, report.disagreements) == ([1, 2], [])
+
+
+def test_an_answer_in_the_middle_of_an_attempt_is_told_with_its_line(conformance: ModuleType, tmp_path: Path) -> None:
+    text = TRIALS.replace("Action 1: Search[Emma (novel)]", "Action 1: Finish[Bronte]")
+    (tmp_path / "log.txt").write_text(text)
+    (report,) = conformance.conform(tmp_path)
+    assert report.reproduced == [0, 1]
+    line = 1 + text.split("Question: Who wrote")[0].count("\n")
+    first, *_ = report.disagreements
+    assert first.startswith(f"trial 1, 'Who wrote Emma?' (line {line}): logged as correct; 'Finish[Bronte]' against")
+
+
+def test_an_attempt_without_a_question_is_told_with_its_line(conformance: ModuleType, tmp_path: Path) -> None:
+    text = TRIALS.replace("Question: How high is K2?", "Question: ", 1)
+    (tmp_path / "log.txt").write_text(text)
+    (report,) = conformance.conform(tmp_path)
+    assert (report.tasks, report.reproduced) == (3, [1, 2])
+    line = 1 + text.split("Question: \n")[0].count("\n")
+    assert f"trial 1, line {line}: an attempt with the key '8,611 m' has no question" in report.notes
+
+
+def test_a_world_that_is_asked_for_something_else_says_what_it_holds() -> None:
+    from agentkit.bench.published_questions import Attempt, Turn
+    from agentkit.bench.replayed import Book, LoggedWorld, Planned
+    from agentkit.errors import InvalidValue
+
+    turns = (Turn("I search K2.", "Search[K2]", "Nothing."), Turn("Again.", "Search[K2]", "Nothing."))
+    book = Book([{"K2?": Planned(Attempt("K2?", "8,611 m", "halted", turns), "logged", "halted")}])
+    with LoggedWorld(book) as world:
+        world.reset(options={"question": "K2?"})
+        assert world.step("Search[K2]")[0] == "Nothing."
+        with pytest.raises(InvalidValue, match=r"turn 2: the agent did 'Search\[K3\]', and .* answers 'Search\[K2\]'"):
+            world.step("Search[K3]")
+        with pytest.raises(InvalidValue, match="turn 3: the log holds no further turn"):
+            world.step("Search[K3]")
+        with pytest.raises(InvalidValue, match="no further attempt at 'K2\\?'"):
+            world.reset(options={"question": "K2?"})
+
+
+def test_links_and_special_files_are_named(conformance: ModuleType, tmp_path: Path) -> None:
+    logs, elsewhere = tmp_path / "logs", tmp_path / "elsewhere"
+    logs.mkdir()
+    elsewhere.mkdir()
+    (elsewhere / "log.txt").write_text(TRIALS)
+    (logs / "linked.txt").symlink_to(elsewhere / "log.txt")
+    (logs / "dangling.txt").symlink_to(tmp_path / "nowhere")
+    (logs / "folder").symlink_to(elsewhere)
+    os.mkfifo(logs / "pipe")
+    found = {report.file: report for report in conformance.conform(logs)}
+    assert found["linked.txt"].reproduced == [1, 2]
+    assert found["dangling.txt"].notes == [
+        f"it is a symbolic link to {tmp_path / 'nowhere'}, which is nothing that is there"
+    ]
+    assert found["folder"].notes == [
+        f"it is a symbolic link to {elsewhere}, which is a folder: give that one by itself"
+    ]
+    assert found["pipe"].notes == ["it is no plain file"]
+    assert len(found) == 4
 
 
 def test_what_is_not_a_log_is_named(conformance: ModuleType, tmp_path: Path) -> None:

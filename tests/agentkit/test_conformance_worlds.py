@@ -95,7 +95,9 @@ def test_a_status_that_the_score_contradicts_is_named_with_its_task(conformance:
     found = reports(conformance, shop)
     assert found["trial"].reproduced == [1, 1, 3]  # type: ignore[attr-defined]
     (differs,) = found["trial"].disagreements  # type: ignore[attr-defined]
-    assert differs.startswith("trial 1, 'env_1': logged as correct; 'click[Buy Now]' answered by 'Your score")
+    line = 1 + (shop / "trial_1.log").read_text().split("Environment #1")[0].count("\n")
+    why = "logged as correct; 'click[Buy Now]' answered by 'Your score"
+    assert differs.startswith(f"trial 1, 'env_1' (trial_1.log, line {line}): {why}")
     told = found["env_results_trial"].disagreements  # type: ignore[attr-defined]
     assert "env_1, trial 2: the flag says False, trial says True" in told
     assert "solved in trial 1 and not in 2: env_1" in told

@@ -8,11 +8,13 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from agentkit.demo import LEVELS, tasks
+from agentkit.runlog import RunLog
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -76,3 +78,46 @@ def test_the_demo_killed_and_started_again_ends_as_if_it_had_not_been(tmp_path: 
     _, err = unknown.communicate(timeout=60)
     assert unknown.returncode == 2
     assert "Did you mean" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (("--model", "nope"), "unknown model backend 'nope'"),
+        (("--model", "locla/smollm2-135m"), "Did you mean 'local'"),
+        (("--model", "openai/gpt-x"), "openai/gpt-x does not tell"),
+        (("--folder", "file"), "nothing can be written to file"),
+        (("--folder", "file/below"), "file is no folder"),
+        (("--folder", "text"), "not a readable run log"),
+        (("--folder", "other", "--seed", "2"), "holds a demo of other games"),
+    ],
+)
+def test_what_the_demo_cannot_do_is_refused_before_anything_is_made(
+    arguments: tuple[str, ...], why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-none")
+    monkeypatch.setenv("AGENTKIT_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "file").touch()
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / "run.db").write_text("hello")
+    (tmp_path / "other").mkdir()
+    with RunLog(tmp_path / "other" / "run.db") as log:
+        log.run("retry/0", {"tasks": [asdict(task) for task in tasks(1, 2)]})
+    before = sorted(tmp_path.rglob("*"))
+    refused = agentkit("demo", "--quick", *arguments, folder=tmp_path)
+    out, err = refused.communicate(timeout=60)
+    assert (refused.returncode, out) == (2, "")
+    assert why in err
+    assert err.startswith("agentkit: ")
+    assert err.count("\n") == 1
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_log_is_not_made_by_looking_at_it(tmp_path: Path) -> None:
+    (tmp_path / "empty.db").touch()
+    for path, what in (("empty.db", "an empty file"), (".", "no file"), ("none.db", "no file")):
+        looked = agentkit("log", path, folder=tmp_path)
+        _, err = looked.communicate(timeout=60)
+        assert looked.returncode == 2
+        assert err == f"agentkit: {path} is {what}, and no run log.\n"
+    assert [(path.name, path.stat().st_size) for path in tmp_path.iterdir()] == [("empty.db", 0)]

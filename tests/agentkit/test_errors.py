@@ -71,3 +71,10 @@ def test_an_unknown_name_answers_with_near_ones() -> None:
 
 def test_a_missing_extra_names_the_pip_command() -> None:
     assert str(MissingExtra.of("torch", "local")) == "torch is not installed. Run: pip install 'agentkit[local]'"
+
+
+def test_an_unknown_name_among_very_many_does_not_list_them_all() -> None:
+    said = str(UnknownName.among("episode", "zzz", [f"run/{i:05}" for i in range(10_000)]))
+    assert "run/00000" in said
+    assert "and 9,940 more" in said
+    assert len(said) < 1000

@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 
 from agentkit.memory import HashingEmbedder, Memory, Record
 from agentkit.memory.skills import SkillLibrary
-from agentkit.memory_cli import _shown, app
+from agentkit.memory_cli import app
 
 
 @pytest.fixture
@@ -281,7 +281,56 @@ def test_vectors_are_computed_anew_only_on_purpose(store: Path) -> None:
     assert "no memory" in run("reembed", f"{store}.no", "hashing", "--yes", status=1).stderr
 
 
-def test_the_password_of_a_url_is_not_printed() -> None:
-    assert _shown("postgresql://me:sec:r/e@t@host:5432/db") == "postgresql://me:***@host:5432/db"
-    assert _shown("postgresql+psycopg://host/db") == "postgresql+psycopg://host/db"
-    assert _shown("a:b@c/m.db") == "a:b@c/m.db"
+def test_an_export_never_replaces_a_memory(store: Path, tmp_path: Path) -> None:
+    before = store.read_bytes()
+    assert "is a database" in run("export", store, store, status=1).stderr
+    assert "is a folder" in run("export", store, tmp_path, status=1).stderr
+    assert "is a folder" in run("export", store, ".", status=1).stderr
+    assert "there is no folder" in run("export", store, tmp_path / "no" / "m.jsonl", status=1).stderr
+    assert store.read_bytes() == before
+    assert len(list(tmp_path.iterdir())) == 1
+    for _ in range(2):  # an earlier export is replaced
+        run("export", store, tmp_path / "m.jsonl")
+
+
+HEAD = '{"format": "agentkit-memory", "version": 1}\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (b"SQLite format 3\x00\xff\xfe", "line 1 is not JSON"),
+        (b"[" * 100_000, "line 1 is not JSON"),
+        (b'{"format": "agentkit-memory", "version": "new"}\n', "format version new"),
+        (HEAD + '{"record": {"kind": "step", "text": "a"}}\n{"record": 5}\n', "line 3: "),
+        (HEAD + '{"record": {"kind": "step", "text": "a", "id": 1e999}}\n', "line 2: "),
+        (HEAD + '{"credit": {"ids": [1]}}\n', "line 2: a credit has ids, an outcome"),
+        (HEAD + '{"credit": {"ids": [1], "outcome": "good"}}\n', "line 2: "),
+        (HEAD + '{"credit": 7}\n', "line 2: "),
+        (HEAD + "{}\n", "line 2: it holds neither"),
+    ],
+)
+def test_no_memory_is_made_of_what_is_no_export(text: str | bytes, why: str, tmp_path: Path) -> None:
+    file = tmp_path / "bad.jsonl"
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    said = run("import", tmp_path / "new.db", file, "--create", status=1).stderr
+    assert why in said
+    assert "Traceback" not in said
+    assert [path.name for path in tmp_path.iterdir()] == ["bad.jsonl"]
+
+
+def test_an_embedder_that_is_none_is_refused_before_anything_is_asked_or_made(store: Path, tmp_path: Path) -> None:
+    run("export", store, file := tmp_path / "m.jsonl")
+    for name, why in (("os:path", "is no embedder"), ("os:getcwd", "is no embedder"), ("nope", "unknown embedder")):
+        said = run("import", tmp_path / "new.db", file, "--create", "--embedder", name, status=1).stderr
+        assert why in said
+        asked = run("reembed", store, name, status=1)
+        assert why in asked.stderr
+        assert "Replace all vectors" not in asked.output
+    assert not (tmp_path / "new.db").exists()
+
+
+def test_a_url_that_no_memory_can_have_is_refused_without_its_password() -> None:
+    said = run("stats", "mysql://me:hunter2@host/db", status=1).stderr
+    assert "postgresql:// URL" in said.replace("\n", " ")
+    assert "hunter2" not in said

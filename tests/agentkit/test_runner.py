@@ -19,7 +19,7 @@ from agentkit.agents.reflexion import reflexion
 from agentkit.critic.base import EnvironmentCritic
 from agentkit.errors import AgentkitError, ContractError, InvalidValue, UnknownName
 from agentkit.llm import Ledger, ScriptedLLM
-from agentkit.llm.errors import RateLimited, ReplayMiss
+from agentkit.llm.errors import RateLimited
 from agentkit.memory import Memory, Record, Where
 from agentkit.reflection.base import Reflector
 from agentkit.runlog import RunLog
@@ -415,17 +415,6 @@ def test_a_model_that_fails_in_learning_ends_the_learning_of_that_episode_alone(
         assert any("2 model calls of learning failed" in note for note in played.notes)
         results.append((played.fingerprint(), content(memory), played.notes))
     assert results[0] == results[1]
-
-
-def test_a_recording_that_lacks_a_request_of_learning_ends_the_run() -> None:
-    class Forgotten:
-        def reflect(self, episode: Any, judgement: Any, earlier: Any, llm: Any) -> Any:
-            raise ReplayMiss("no such request")
-
-    agent = failing_learner(Memory())
-    agent.reflector = Forgotten()
-    with pytest.raises(ReplayMiss, match="no such request"):
-        run(agent, CORRIDORS, max_steps=3)
 
 
 def test_a_run_whose_learning_failed_in_part_goes_on_where_it_was_killed(tmp_path: Path) -> None:

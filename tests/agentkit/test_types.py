@@ -69,7 +69,7 @@ messages = st.builds(Message, st.sampled_from(["system", "user", "assistant", "t
 requests = st.builds(
     Request,
     st.lists(messages, max_size=2).map(tuple),
-    n=counts,
+    n=st.integers(1, 2**40),
     temperature=floats,
     seed=st.none() | counts,
     choices=maybe,

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import socket
 import struct
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from agentkit.llm import LLM, get_llm
+from agentkit.errors import BudgetExceeded
+from agentkit.llm import LLM, Ledger, get_llm, metered
 from agentkit.types import Message, Request
 
 Body = dict[str, Any]
@@ -167,3 +170,17 @@ def script(*replies: Reply) -> Callable[[Body], Reply]:
     """One reply after the other, the last again and again."""
     left = list(replies)
     return lambda _: left.pop(0) if len(left) > 1 else left[0]
+
+
+def spend(ledger: Ledger, llm: LLM, requests: list[Request], threads: int = 64) -> None:
+    """Sends ``requests`` again and again from ``threads`` threads at once, each until the budget of ``ledger`` is
+    spent."""
+
+    def work() -> None:
+        with metered(ledger=ledger), contextlib.suppress(BudgetExceeded):
+            while True:
+                llm.generate(requests)
+
+    with ThreadPoolExecutor(threads) as pool:
+        for done in [pool.submit(work) for _ in range(threads)]:
+            done.result(120)

@@ -34,6 +34,7 @@ from tests.agentkit.llm.chat_server import (
     error,
     request,
     script,
+    spend,
 )
 
 GOOD = completion(Reply("hello"), {"messages": [], "model": "tiny"})
@@ -182,21 +183,7 @@ def test_a_budget_holds_with_64_threads_on_a_server_that_loses_answers() -> None
         return Reply("w " * 40, delay_s=0.01, cut=next(numbers) % 5 == 0)
 
     with Server(reply) as server:
-        llm = instrument(connect("openai/tiny", server.url))
-
-        def work() -> None:
-            with metered(ledger=ledger):
-                while True:
-                    try:
-                        llm.generate([request("a b c", max_tokens=40)] * 2)
-                    except BudgetExceeded:
-                        return
-
-        threads = [threading.Thread(target=work) for _ in range(64)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(120)
+        spend(ledger, instrument(connect("openai/tiny", server.url)), [request("a b c", max_tokens=40)] * 2)
     assert computed[0] <= ledger.spent.tokens <= 10_000
     assert ledger.spent.tokens > 9_000
 

@@ -28,7 +28,7 @@ from agentkit.llm.errors import (
 from agentkit.llm.remote import allow_network, retry_after
 from agentkit.testing.models import check_llm
 from agentkit.types import Message, Options, Request
-from tests.agentkit.llm.chat_server import BACKENDS, KEY, Body, Reply, Server, connect, error, request, script
+from tests.agentkit.llm.chat_server import BACKENDS, KEY, Body, Reply, Server, connect, error, request, script, spend
 
 
 @pytest.mark.parametrize("name", BACKENDS)
@@ -255,21 +255,7 @@ def test_prices_come_from_the_table_or_from_the_user() -> None:
 def test_a_budget_holds_against_a_slow_server_with_64_threads() -> None:
     ledger = Ledger(tokens=10_000)
     with Server(lambda _: Reply("w " * 40, delay_s=0.02)) as server:
-        llm = instrument(connect("openai/tiny", server.url))
-
-        def work() -> None:
-            with metered(ledger=ledger):
-                while True:
-                    try:
-                        llm.generate([request("a b c", max_tokens=40)])
-                    except BudgetExceeded:
-                        return
-
-        threads = [threading.Thread(target=work) for _ in range(64)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(120)
+        spend(ledger, instrument(connect("openai/tiny", server.url)), [request("a b c", max_tokens=40)])
         assert len(server.bodies) * 43 == ledger.spent.tokens <= 10_000
     assert ledger.spent.tokens > 9_500
 
