@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple, SupportsFloat
 
 import gymnasium
 
-from agentkit.envs.spaces import MAX_ACTION, clean, quoted, text_space
-from agentkit.errors import InvalidValue
+from agentkit.envs.spaces import MAX_ACTION, check_action, clean, quoted, text_space
+from agentkit.envs.tasks import as_dict
+from agentkit.errors import InvalidValue, UnknownName
 
 
 class Outcome(NamedTuple):
@@ -39,6 +40,8 @@ class TextAdapter(gymnasium.Env[str, str]):
         admissible: the names of the actions that make sense after an observation. By default all of ``actions`` when
             it is a mapping, else none are listed.
         score: the part of the task that is done, in [0, 1].
+        options: the options of ``reset`` that the wrapped environment knows: others raise `UnknownName`. None hands on
+            whatever is given.
 
     An action that is none costs a step for the agent (a `gymnasium.wrappers.TimeLimit` outside counts it), does not
     reach the wrapped environment, pays nothing, and is answered in ``info["feedback"]``. Observations that are no
@@ -57,6 +60,7 @@ class TextAdapter(gymnasium.Env[str, str]):
         success: Callable[[Outcome], bool],
         admissible: Callable[[Any, Mapping[str, Any]], Sequence[str]] | None = None,
         score: Callable[[Outcome], float] | None = None,
+        options: Collection[str] | None = None,
     ) -> None:
         self._by_name: dict[str, Any] = {}
         self._names: list[str] = []
@@ -71,12 +75,18 @@ class TextAdapter(gymnasium.Env[str, str]):
         self.observation_space = text_space()
         self.action_space = text_space(MAX_ACTION)
         self._goal, self._describe, self._actions, self._success = goal, describe, actions, success
-        self._admissible, self._score = admissible, score
+        self._admissible, self._score, self._options = admissible, score, options
         self._text = ""
         self._last = Outcome(None, 0.0, False, False, {}, 0.0)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
-        observation, info = self.env.reset(seed=seed, options=options)
+        chosen = as_dict("options", options)
+        if self._options is not None:
+            for name in chosen:
+                if name not in self._options and name != "gold":  # every world takes that; none is known here
+                    raise UnknownName.among("option", str(name), {"gold", *self._options})
+            chosen = {name: value for name, value in chosen.items() if name in self._options}
+        observation, info = self.env.reset(seed=seed, options=chosen or None)
         inner = self.env.unwrapped
         if inner._np_random is not None and inner._np_random_seed == seed:
             # Nothing is drawn here, and a generator costs as much to seed as several steps to take.
@@ -90,6 +100,7 @@ class TextAdapter(gymnasium.Env[str, str]):
         return self._text, {"goal": goal, **listed}
 
     def step(self, action: str) -> tuple[str, SupportsFloat, bool, bool, dict[str, Any]]:
+        check_action(action)
         inner = self._by_name.get(action)
         if inner is None:  # not in its plain form
             inner = self._parse(action)

