@@ -114,16 +114,17 @@ def creator(id: str) -> Callable[..., Any]:
         near = {i for i in gymnasium.registry if i.startswith(name.split("/")[0] + "/")} if "/" in name else set()
         raise UnknownName.among("environment", id, {*env_ids(), *near}, _hint(id))
     point = gymnasium.registry[name].entry_point
-    if not isinstance(point, str):
-        if point is None:
-            raise UnknownName(f"{id} is registered without an entry point. {_FORM}")
+    if callable(point):
         return point
-    module, _, attribute = point.partition(":")
-    found: Any = _imported(module, f"the entry point {point!r} of {id}")
+    module, _, attribute = str(point or "").partition(":")
+    if not module or not attribute:
+        raise UnknownName(f"{id} is registered as {point!r}: it must be 'module:Class'")
+    found: Any = _imported(module, f"{id} is registered as {point!r}")
     for part in attribute.split("."):
         if not hasattr(found, part):
             known = [n for n, value in vars(found).items() if callable(value) and not n.startswith("_")]
-            raise UnknownName.among(f"name in {module} (the entry point {point!r} of {id})", attribute, known, _FORM)
+            error = UnknownName.among("name", attribute, known)
+            raise UnknownName(f"{id} is registered as {point!r}, and {module} has no such name: {error}")
         found = getattr(found, part)
     made: Callable[..., Any] = found
     return made
@@ -136,8 +137,8 @@ def _imported(module: str, whose: str) -> Any:
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):
             raise  # the module is there, and something that it imports is not
         raise UnknownName(
-            f"{whose}: there is no module {error.name!r}. Install its package, start Python in the folder where "
-            f"{error.name}.py lies, or correct the name. {_FORM}"
+            f"{whose}: there is no module {error.name!r}. Install its package, start Python where it lies, or correct "
+            "the name."
         ) from None
 
 
