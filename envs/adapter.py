@@ -6,10 +6,11 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple, SupportsFloat
 
 import gymnasium
+import numpy as np
 
 from agentkit.envs.spaces import MAX_ACTION, check_action, clean, quoted, text_space
-from agentkit.envs.tasks import as_dict
-from agentkit.errors import InvalidValue, UnknownName
+from agentkit.envs.tasks import as_dict, checked
+from agentkit.errors import ContractError, InvalidValue, UnknownName
 
 
 class Outcome(NamedTuple):
@@ -62,11 +63,10 @@ class TextAdapter(gymnasium.Env[str, str]):
         score: Callable[[Outcome], float] | None = None,
         options: Collection[str] | None = None,
     ) -> None:
+        _check_parts(env, goal, actions, describe=describe, success=success, admissible=admissible, score=score)
         self._by_name: dict[str, Any] = {}
         self._names: list[str] = []
         if isinstance(actions, Mapping):
-            if not actions:
-                raise InvalidValue("TextAdapter needs at least one action, for example actions={'left': 0, 'right': 1}")
             self._names = list(actions)
             self._by_name = {_normal(name): action for name, action in actions.items()}
             if len(self._by_name) < len(actions):
@@ -95,7 +95,7 @@ class TextAdapter(gymnasium.Env[str, str]):
             super().reset(seed=seed)
         self._last = Outcome(observation, 0.0, False, False, info, 0.0)
         goal = self._goal if isinstance(self._goal, str) else self._goal(observation)
-        self._text = clean(self._describe(observation))
+        self._text = self._told(observation)
         listed = {"admissible_actions": self._listed()} if self._admissible is not None or self._by_name else {}
         return self._text, {"goal": goal, **listed}
 
@@ -114,7 +114,7 @@ class TextAdapter(gymnasium.Env[str, str]):
         observation, reward, terminated, truncated, info = self.env.step(inner)
         paid, over, cut = float(reward), bool(terminated), bool(truncated)
         self._last = Outcome(observation, paid, over, cut, info, self._last.return_ + paid)
-        self._text = text = clean(self._describe(observation))
+        self._text = text = self._told(observation)
         return text, paid, over, cut, self._judged()
 
     def close(self) -> None:
@@ -125,18 +125,45 @@ class TextAdapter(gymnasium.Env[str, str]):
             return self._by_name.get(_normal(action)) if len(action) <= MAX_ACTION else None
         return self._actions(action)
 
+    def _told(self, observation: Any) -> str:
+        text: object = self._describe(observation)
+        if not isinstance(text, str):
+            raise ContractError(f"describe returned a {type(text).__name__}: it must return a text (str)")
+        return clean(text)
+
     def _judged(self) -> dict[str, Any]:
-        info: dict[str, Any] = {"success": bool(self._success(self._last))}
+        success: object = self._success(self._last)
+        if not isinstance(success, bool | np.bool_):
+            raise ContractError(f"success returned {success!r}: it must say True or False")
+        info: dict[str, Any] = {"success": bool(success)}
         if self._admissible is not None or self._by_name:
             info["admissible_actions"] = self._listed()
         if self._score is not None:
-            info["score"] = min(1.0, max(0.0, float(self._score(self._last))))
+            score: object = self._score(self._last)
+            if not isinstance(score, SupportsFloat):
+                raise ContractError(f"score returned {score!r}: it must return a number in [0, 1]")
+            info["score"] = min(1.0, max(0.0, float(score)))
         return info
 
     def _listed(self) -> list[str]:
         if self._admissible is not None:
             return list(self._admissible(self._last.observation, self._last.info))
         return self._names.copy()
+
+
+def _check_parts(env: object, goal: object, actions: object, **functions: object) -> None:
+    """Raise `InvalidValue` for what a `TextAdapter` cannot be made of."""
+    if not isinstance(env, gymnasium.Env):
+        raise InvalidValue(f"TextAdapter wraps a gymnasium.Env, for example gymnasium.make({str(env)!r}), not {env!r}")
+    if not callable(goal) and not checked("goal", goal, str).strip():
+        raise InvalidValue("goal='': say in words what is to be done")
+    names = actions if isinstance(actions, Mapping) else None
+    if not callable(actions) and not (names and all(isinstance(name, str) for name in names)):
+        wanted = "a dict from each action's name to the environment's action, {'left': 0, 'right': 1}, or a function"
+        raise InvalidValue(f"actions={actions!r}: {wanted} is needed")
+    for name, function in functions.items():
+        if not callable(function) and not (function is None and name in ("admissible", "score")):
+            raise InvalidValue(f"{name}={function!r}: a function is needed")
 
 
 def _normal(name: str) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import math
 import re
 import string
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +17,7 @@ from numpy.random import Generator
 
 from agentkit.envs.spaces import check_action, clean, text_space
 from agentkit.envs.tasks import by_seed, checked, choose, read_options
-from agentkit.errors import InvalidValue
+from agentkit.errors import ContractError, InvalidValue
 
 Verifier = Callable[[str, "Question"], "float | bool"]
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
@@ -29,6 +31,10 @@ class Question:
     text: str
     answer: str
     data: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        checked("text", self.text, str)
+        checked("answer", self.answer, str)
 
 
 def normalized(text: str) -> str:
@@ -79,7 +85,8 @@ class QuestionEnv(gymnasium.Env[str, str]):
         goal: str = "Answer the question.",
     ) -> None:
         if not callable(verify):
-            verify = VERIFIERS[choose("verifier", verify, VERIFIERS)]
+            verify = VERIFIERS[choose("verify", verify, VERIFIERS)]
+        _check_verifier(verify)
         questions = as_questions(questions)
         checked("attempts", attempts, int, low=1)
         self.observation_space, self.action_space = text_space(), text_space()
@@ -101,12 +108,14 @@ class QuestionEnv(gymnasium.Env[str, str]):
         check_action(action)
         self._left -= 1
         problem = ""
+        judged: Any
         try:
-            score = float(self._verify(action, self._question))
-            if not 0.0 <= score <= 1.0:
-                score = min(1.0, max(0.0, score))
+            judged = self._verify(action, self._question)
         except Exception as error:  # one answer is judged here, and any text may be an answer
-            score, problem = 0.0, f" ({type(error).__name__}: {error})"
+            judged, problem = 0.0, f" ({type(error).__name__}: {error})"
+        if not isinstance(judged, SupportsFloat) or math.isnan(float(judged)):
+            raise ContractError(f"verify returned {judged!r}: it must return a score in [0, 1], or True or False")
+        score = min(1.0, max(0.0, float(judged)))
         success = score == 1.0
         text = "That is right." if success else f"That is not right{clean(problem, 300)}."
         over = success or self._left <= 0
@@ -116,6 +125,15 @@ class QuestionEnv(gymnasium.Env[str, str]):
         if not success:
             info["feedback"] = text
         return text, score, over, False, info
+
+
+def _check_verifier(verify: Verifier) -> None:
+    try:
+        inspect.signature(verify).bind("", Question("", ""))
+    except TypeError as error:
+        raise InvalidValue(f"verify must take an answer and its Question, and {verify!r} does not: {error}") from None
+    except ValueError:
+        return  # it has no signature to look at
 
 
 def as_questions(given: object) -> Sequence[Question]:

@@ -12,6 +12,7 @@ from typing import Any
 import gymnasium
 from gymnasium.spaces import Text
 
+from agentkit.errors import ContractError
 from agentkit.testing.envtrace import short
 
 Env = gymnasium.Env[Any, Any]
@@ -98,6 +99,8 @@ class Watched:
             answer: Any = self.env.step(action)
         except (Exception, SystemExit) as error:
             remedy = "answer in the observation and in info['feedback']; an agent may write anything"
+            if isinstance(error, ContractError):
+                remedy = "mend the part that it names"
             self.findings.broken(rule, where, f"{short(action)}: {said(error)}", remedy)
             raise Broken from error
         if not (isinstance(answer, tuple) and len(answer) == 5):
