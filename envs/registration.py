@@ -10,9 +10,10 @@ Other packages add theirs in one of two ways: they register with Gymnasium as us
 from __future__ import annotations
 
 import importlib
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any
 
 from agentkit.envs.tasks import check_names, checked
@@ -62,7 +63,11 @@ WORLDS: tuple[World, ...] = (
 
 
 def register_all() -> None:
-    """Register all environments with Gymnasium. Doing it again changes nothing."""
+    """Register all environments with Gymnasium. Doing it again changes nothing.
+
+    An entry point of another package that cannot be used is a warning: it must not keep the others from being made.
+    """
+    import gymnasium
     from gymnasium.envs.registration import register, registry
 
     for world in WORLDS:
@@ -76,7 +81,17 @@ def register_all() -> None:
             )
     for entry in entry_points(group=ENTRY_POINTS):
         if entry.name not in registry:
-            register(id=entry.name, entry_point=entry.value, disable_env_checker=True)
+            try:
+                register(id=entry.name, entry_point=entry.value, disable_env_checker=True)
+            except gymnasium.error.Error as error:
+                _warn(entry, f"is no id: {error}")
+        elif registry[entry.name].entry_point != entry.value:
+            _warn(entry, f"is not used: the id is that of {registry[entry.name].entry_point} already")
+
+
+def _warn(entry: EntryPoint, problem: str) -> None:
+    package = entry.dist.name if entry.dist is not None else "a package"
+    warnings.warn(f"the entry point {entry.name!r} of {package} in {ENTRY_POINTS} {problem}", stacklevel=3)
 
 
 def env_ids() -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -194,6 +196,15 @@ def test_a_package_that_lacks_its_own_is_raised_with_the_id(tmp_path: Path, monk
     finally:
         del gymnasium.registry["mine/Lacks-v0"]
     assert any("mine/Lacks-v0" in note for note in caught.value.__notes__)
+
+
+def test_it_can_be_run_from_a_shell() -> None:
+    command = [sys.executable, "-m", "agentkit.testing.envcheck", "agentkit/Blackjack-v0"]
+    good = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (good.returncode, good.stdout) == (0, "agentkit/Blackjack-v0: keeps the contract\n")
+    wrong = subprocess.run([*command[:-1], "mine/Guess-v0"], capture_output=True, text=True, check=False)
+    assert wrong.returncode == 1
+    assert "How to mend it: register it first" in wrong.stdout
 
 
 def test_arguments_go_to_a_class_and_to_the_other_process() -> None:

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import warnings
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import gymnasium
 import pytest
 
 import agentkit.envs
+from agentkit.envs import TextAdapter
 from agentkit.envs.extras import MissingProgram
 from agentkit.envs.registration import WORLDS, register_all
 from agentkit.errors import MissingExtra, UnknownName
@@ -74,6 +76,20 @@ def test_registering_twice_changes_nothing() -> None:
     register_all()
     assert dict(gymnasium.registry) == before
     assert {w.id for w in WORLDS} <= set(before)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [("my guess", "guess:Guess", "is no id"), ("agentkit/Taxi-v0", "guess:Guess", "is not used: the id is that of")],
+)
+def test_a_wrong_entry_point_does_not_keep_the_others_from_being_made(
+    name: str, value: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrong = [EntryPoint(name, value, "agentkit.envs")]
+    monkeypatch.setattr("agentkit.envs.registration.entry_points", lambda group: wrong)
+    with pytest.warns(UserWarning, match=f"'{name}'.*{words}"):
+        env = agentkit.envs.make("agentkit/Taxi-v0")
+    assert isinstance(env.unwrapped, TextAdapter)
 
 
 @pytest.mark.parametrize(
