@@ -94,6 +94,20 @@ def test_textworld_express_gold_solves_every_game(fold: str) -> None:
         env.close()
 
 
+def test_textworld_express_leaves_time_for_its_gold() -> None:
+    """The default step limit is no shorter than what the package's own solution takes: 98 actions here."""
+    need("textworld_express")
+    env = make("agentkit/TextWorldExpress-v0")
+    try:
+        _, info = env.reset(seed=5, options={"gold": True})
+        assert len(info["gold"]) > 50
+        answers = [env.step(action) for action in info["gold"]]
+        assert [truncated for _, _, _, truncated, _ in answers].count(True) == 0
+        assert answers[-1][4]["success"] is True
+    finally:
+        env.close()
+
+
 def test_textworld_express_takes_official_seeds_only() -> None:
     need("textworld_express")
     env = make("agentkit/TextWorldExpress-v0", game="coin")
