@@ -9,7 +9,7 @@ import gymnasium
 import numpy as np
 
 from agentkit.envs.spaces import MAX_ACTION, check_action, clean, quoted, text_space
-from agentkit.envs.tasks import as_dict, checked
+from agentkit.envs.tasks import as_dict, as_score, checked
 from agentkit.errors import ContractError, InvalidValue, UnknownName
 
 
@@ -80,13 +80,7 @@ class TextAdapter(gymnasium.Env[str, str]):
         self._last = Outcome(None, 0.0, False, False, {}, 0.0)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
-        chosen = as_dict("options", options)
-        if self._options is not None:
-            for name in chosen:
-                if name not in self._options and name != "gold":  # every world takes that; none is known here
-                    raise UnknownName.among("option", str(name), {"gold", *self._options})
-            chosen = {name: value for name, value in chosen.items() if name in self._options}
-        observation, info = self.env.reset(seed=seed, options=chosen or None)
+        observation, info = self.env.reset(seed=seed, options=self._known(options) if options else None)
         inner = self.env.unwrapped
         if inner._np_random is not None and inner._np_random_seed == seed:
             # Nothing is drawn here, and a generator costs as much to seed as several steps to take.
@@ -95,12 +89,13 @@ class TextAdapter(gymnasium.Env[str, str]):
             super().reset(seed=seed)
         self._last = Outcome(observation, 0.0, False, False, info, 0.0)
         goal = self._goal if isinstance(self._goal, str) else self._goal(observation)
-        self._text = self._told(observation)
+        self._text = self._told(self._describe(observation))
         listed = {"admissible_actions": self._listed()} if self._admissible is not None or self._by_name else {}
         return self._text, {"goal": goal, **listed}
 
     def step(self, action: str) -> tuple[str, SupportsFloat, bool, bool, dict[str, Any]]:
-        check_action(action)
+        if action.__class__ is not str:  # asked here, for it costs less than the call
+            check_action(action)
         inner = self._by_name.get(action)
         if inner is None:  # not in its plain form
             inner = self._parse(action)
@@ -114,7 +109,8 @@ class TextAdapter(gymnasium.Env[str, str]):
         observation, reward, terminated, truncated, info = self.env.step(inner)
         paid, over, cut = float(reward), bool(terminated), bool(truncated)
         self._last = Outcome(observation, paid, over, cut, info, self._last.return_ + paid)
-        self._text = text = self._told(observation)
+        text = self._describe(observation)
+        self._text = text = clean(text) if text.__class__ is str else self._told(text)
         return text, paid, over, cut, self._judged()
 
     def close(self) -> None:
@@ -125,24 +121,32 @@ class TextAdapter(gymnasium.Env[str, str]):
             return self._by_name.get(_normal(action)) if len(action) <= MAX_ACTION else None
         return self._actions(action)
 
-    def _told(self, observation: Any) -> str:
-        text: object = self._describe(observation)
+    def _known(self, options: dict[str, Any]) -> dict[str, Any]:
+        """The options for the wrapped environment."""
+        given = as_dict("options", options)
+        if self._options is None:
+            return given
+        for name in given:
+            if name not in self._options and name != "gold":  # every world takes that; none is known here
+                raise UnknownName.among("option", str(name), {"gold", *self._options})
+        return {name: value for name, value in given.items() if name in self._options}
+
+    def _told(self, text: object) -> str:
         if not isinstance(text, str):
             raise ContractError(f"describe returned a {type(text).__name__}: it must return a text (str)")
         return clean(text)
 
     def _judged(self) -> dict[str, Any]:
         success: object = self._success(self._last)
-        if not isinstance(success, bool | np.bool_):
-            raise ContractError(f"success returned {success!r}: it must say True or False")
-        info: dict[str, Any] = {"success": bool(success)}
+        if success is not True and success is not False:
+            if not isinstance(success, np.bool_):
+                raise ContractError(f"success returned {success!r}: it must say True or False")
+            success = bool(success)
+        info: dict[str, Any] = {"success": success}
         if self._admissible is not None or self._by_name:
             info["admissible_actions"] = self._listed()
         if self._score is not None:
-            score: object = self._score(self._last)
-            if not isinstance(score, SupportsFloat):
-                raise ContractError(f"score returned {score!r}: it must return a number in [0, 1]")
-            info["score"] = min(1.0, max(0.0, float(score)))
+            info["score"] = as_score("score", self._score(self._last))
         return info
 
     def _listed(self) -> list[str]:

@@ -19,6 +19,7 @@ UNRELIABLE = {
     "codeio": "its items differ from process to process",
     "game_of_life_halting": "its verifier gives full score to junk",
 }
+_PLAIN = frozenset({"gold", "index"})  # options that leave the data set as it is
 _lock = threading.Lock()
 
 
@@ -75,8 +76,9 @@ class ReasoningGymEnv(QuestionEnv):
         self._select(self._defaults)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
-        if not options and self._chosen is self._defaults:
-            return super().reset(seed=seed)
+        plain = not options or (isinstance(options, dict) and _PLAIN.issuperset(options))
+        if plain and self._chosen is self._defaults:
+            return super().reset(seed=seed, options=options)
         given = as_dict("options", options)
         read_options(given, {**self._defaults, "index": None})  # raises for what is none
         ours = {k: v for k, v in given.items() if k in self._defaults}

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from agentkit.errors import InvalidValue, UnknownName
+from agentkit.errors import ContractError, InvalidValue, UnknownName
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,8 +48,10 @@ def read_options(options: Mapping[str, Any] | None, defaults: Mapping[str, Any],
     An option is of its default's type; one without a default is of the type in ``kinds``, or None. ``gold`` is an
     option of every world. Raises `UnknownName` for an option that there is not, `InvalidValue` for a wrong value.
     """
-    given = as_dict("options", options)
     known = {"gold": False, **defaults}
+    if not options:
+        return known
+    given = as_dict("options", options)
     for name, value in given.items():
         if name not in known:
             raise UnknownName.among("option", str(name), known)
@@ -71,6 +74,17 @@ def as_path(name: str, value: object) -> Path:
     if not isinstance(value, str | Path) or "\0" in str(value):
         raise InvalidValue(f"{name}={value!r}: the path of a file is needed")
     return Path(value)
+
+
+def as_score(what: str, value: Any) -> float:
+    """What the function ``what`` returned, as a number in [0, 1]. Raises `ContractError` for what is no number."""
+    try:
+        score = float("" if isinstance(value, str) else value)
+    except (TypeError, ValueError):
+        score = math.nan
+    if score != score:  # NaN
+        raise ContractError(f"{what} returned {value!r}: it must return a number in [0, 1], or True or False")
+    return min(1.0, max(0.0, score))
 
 
 def check_names(what: str, target: Callable[..., Any], given: Iterable[str]) -> None:

@@ -17,7 +17,7 @@ import gymnasium
 import numpy as np
 
 from agentkit.envs.spaces import check_action, clean, quoted, text_space
-from agentkit.envs.tasks import as_dict, checked
+from agentkit.envs.tasks import as_dict, as_score, checked
 from agentkit.errors import ContractError, InvalidValue
 from agentkit.syntax import parse_expression
 
@@ -170,10 +170,8 @@ class ToolEnv(gymnasium.Env[str, str]):
         if not isinstance(success, bool | np.bool_):
             raise ContractError(f"ToolTask.succeeded returned {success!r}: it must say True or False")
         success = bool(success)
-        score: object = success if task.score is None else task.score()
-        if not isinstance(score, SupportsFloat):
-            raise ContractError(f"ToolTask.score returned {score!r}: it must return a number in [0, 1]")
-        info: dict[str, Any] = {"success": success, "score": min(1.0, max(0.0, float(score)))}
+        score = float(success) if task.score is None else as_score("ToolTask.score", task.score())
+        info: dict[str, Any] = {"success": success, "score": score}
         if refused:
             info["feedback"] = text
         over = over or (success and self._stop_on_success)
