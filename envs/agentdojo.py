@@ -15,8 +15,8 @@ from typing import Any, SupportsFloat
 import gymnasium
 
 from agentkit.envs.extras import require
-from agentkit.envs.spaces import clean, text_space
-from agentkit.envs.tasks import by_seed, choose, read_options
+from agentkit.envs.spaces import check_action, clean, text_space
+from agentkit.envs.tasks import by_seed, checked, choose, read_options
 from agentkit.envs.tools import Call
 from agentkit.envs.tools_user import REPLY, Function, Message, Refusal, describe, read_action
 from agentkit.errors import InvalidValue
@@ -64,10 +64,8 @@ class AgentDojoEnv(gymnasium.Env[str, str]):
         choose("suite", suite, SUITES)
         if attack is not None:
             choose("attack", attack, attacks())
-        if max_calls < 1:
-            raise InvalidValue(f"max_calls is {max_calls}; it must be at least 1")
-        self._max_calls = max_calls
-        self._defaults = {"suite": suite, "task": None, "attack": attack, "injection_task": None, "gold": False}
+        self._max_calls = checked("max_calls", max_calls, int, low=1)
+        self._defaults = {"suite": suite, "task": None, "attack": attack, "injection_task": None}
         self.observation_space, self.action_space = text_space(), text_space(20_000)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
@@ -99,6 +97,7 @@ class AgentDojoEnv(gymnasium.Env[str, str]):
         return clean(self._task.PROMPT), info
 
     def step(self, action: str) -> tuple[str, SupportsFloat, bool, bool, dict[str, Any]]:
+        check_action(action)
         feedback, text, reward = "", "", 0.0
         if self._ended is not None:
             text = feedback = "The episode is over."

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from agentkit.envs.alfworld_games import SPLITS, TASKS
-from agentkit.envs.tasks import choose, read_options
+from agentkit.envs.tasks import as_path, choose, read_options
 from agentkit.envs.worker import WorkerEnv
 from agentkit.errors import InvalidValue, MissingExtra
 
@@ -35,25 +34,23 @@ class ALFWorldEnv(WorkerEnv):
         if importlib.util.find_spec("alfworld") is None:
             raise MissingExtra.of("alfworld", "alfworld")
         choose("split", split, SPLITS)
+        if not isinstance(tasks, list | tuple) or not tasks:
+            raise InvalidValue(f"tasks={tasks!r}: a list of at least one of {', '.join(TASKS)} is needed")
         for task in tasks:
             choose("task", task, TASKS)
-        if not tasks:
-            raise InvalidValue(f"tasks: at least one of {', '.join(TASKS)}")
         made = {"split": split, "tasks": list(tasks)}
         super().__init__("agentkit.envs.alfworld_play:ALFWorldGame", made, timeout_s=timeout_s)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
-        empty = {"task": None, "split": None, "scene": None, "variation": None, "game": None, "gold": False}
-        chosen = read_options(options, empty)
+        empty = {"task": None, "split": None, "scene": None, "variation": None, "game": None}
+        chosen = read_options(options, empty, scene=int, variation=int)
         if chosen["task"] is not None:
             choose("task", chosen["task"], TASKS)
         if chosen["split"] is not None:
             choose("split", chosen["split"], SPLITS)
-        for name in ("scene", "variation"):
-            if chosen[name] is not None and (isinstance(chosen[name], bool) or not isinstance(chosen[name], int)):
-                raise InvalidValue(f"{name}={chosen[name]!r}: an integer is needed")
         if chosen["game"] is not None:
-            chosen["game"] = str(Path(chosen["game"]).absolute())
-            if not Path(chosen["game"]).is_file():
-                raise InvalidValue(f"there is no file {chosen['game']}")
+            game = as_path("game", chosen["game"]).absolute()
+            if not game.is_file():
+                raise InvalidValue(f"there is no file {game}: give the path of a game.tw-pddl")
+            chosen["game"] = str(game)
         return super().reset(seed=seed, options={k: v for k, v in chosen.items() if v is not None})

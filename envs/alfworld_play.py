@@ -13,7 +13,7 @@ import gymnasium
 
 from agentkit.envs.alfworld_games import TASKS, HouseGame, alfworld, make_game, scenes
 from agentkit.envs.extras import require
-from agentkit.envs.spaces import clean, one_line, quoted, text_space
+from agentkit.envs.spaces import check_action, clean, one_line, quoted, text_space
 from agentkit.errors import InvalidValue
 
 _WELCOME = "-= Welcome to TextWorld, ALFRED! =-"
@@ -57,6 +57,7 @@ class ALFWorldGame(gymnasium.Env[str, str]):
         return clean(text), info
 
     def step(self, action: str) -> tuple[str, SupportsFloat, bool, bool, dict[str, Any]]:
+        check_action(action)
         assert self._world is not None, "call reset first"
         command = one_line(action, 300)
         won = bool(self._state.won)
@@ -77,13 +78,17 @@ class ALFWorldGame(gymnasium.Env[str, str]):
         rng = random.Random(f"alfworld {number}")
         task = chosen.get("task") or self._tasks[number % len(self._tasks)]
         variation = chosen["variation"] if chosen.get("variation") is not None else rng.randrange(10**6)
-        rooms: Iterable[int] = (
-            [chosen["scene"]] if chosen.get("scene") else _shuffled(scenes(self._split_of(chosen)), rng)
-        )
+        wanted = chosen.get("scene")
+        if wanted is not None and wanted not in {*scenes("train"), *scenes("unseen")}:
+            raise InvalidValue(
+                f"scene={wanted!r}: ALFRED's scenes are the kitchens 1 to 30, the living rooms 201 to 230, "
+                "the bedrooms 301 to 330 and the bathrooms 401 to 430"
+            )
+        rooms: Iterable[int] = [wanted] if wanted is not None else _shuffled(scenes(self._split_of(chosen)), rng)
         for scene in rooms:
             if (game := make_game(task, scene, variation)) is not None:
                 return game
-        raise InvalidValue(f"scene={chosen.get('scene')} has nothing for the task {task!r}")
+        raise InvalidValue(f"scene={wanted} has nothing for the task {task!r}: choose another scene, or another task")
 
     def _split_of(self, chosen: dict[str, Any]) -> str:
         return str(chosen.get("split") or self._split)

@@ -18,11 +18,11 @@ from typing import Any, SupportsFloat
 
 import gymnasium
 
-from agentkit.envs.spaces import clean, text_space
-from agentkit.envs.tasks import by_seed, choose, read_options
+from agentkit.envs.spaces import check_action, clean, text_space
+from agentkit.envs.tasks import by_seed, checked, choose, read_options
 from agentkit.envs.tools import Call, parse_call
 from agentkit.envs.tools_user import REPLY, Function, Message, Refusal, describe, read_action
-from agentkit.errors import InvalidValue, MissingExtra
+from agentkit.errors import MissingExtra
 
 CATEGORIES = ("base", "long_context", "miss_func", "miss_param")
 _EVAL = "bfcl_eval.eval_checker.multi_turn_eval"
@@ -58,14 +58,12 @@ class BFCLEnv(gymnasium.Env[str, str]):
             )
         self._checker = importlib.import_module(f"{_EVAL}.multi_turn_checker")
         self._category = choose("category", category, CATEGORIES)
-        if max_calls < 1:
-            raise InvalidValue(f"max_calls is {max_calls}; it must be at least 1")
-        self._max_calls = max_calls
+        self._max_calls = checked("max_calls", max_calls, int, low=1)
         self.observation_space, self.action_space = text_space(), text_space(20_000)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
         super().reset(seed=seed)
-        chosen = read_options(options, {"category": self._category, "task": None, "gold": False})
+        chosen = read_options(options, {"category": self._category, "task": None})
         if chosen["task"] is None:
             tasks = list(_tasks(choose("category", chosen["category"], CATEGORIES)).values())
             self._task = by_seed(tasks, seed, self.np_random)
@@ -91,6 +89,7 @@ class BFCLEnv(gymnasium.Env[str, str]):
         return clean(request), info
 
     def step(self, action: str) -> tuple[str, SupportsFloat, bool, bool, dict[str, Any]]:
+        check_action(action)
         feedback = ""
         if self._over:
             text = feedback = "The conversation is over."

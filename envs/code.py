@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ import gymnasium
 
 from agentkit.envs.code_tasks import CodeTask, human_eval, load_tasks
 from agentkit.envs.sandbox import Ended, Lease, Limits, SandboxUnavailable, Verdict
-from agentkit.envs.spaces import clean, text_space
-from agentkit.errors import InvalidValue, UnknownName
+from agentkit.envs.spaces import check_action, clean, text_space
+from agentkit.envs.tasks import check_names, checked, choose, read_options
+from agentkit.errors import InvalidValue
 
 MAX_PROGRAM = 16384
 MAX_OWN_TESTS = 20
@@ -49,13 +51,16 @@ class CodeEnv(gymnasium.Env[str, str]):
     ) -> None:
         if not tasks:
             raise InvalidValue("no tasks: a code world needs at least one.")
-        if tries < 1:
-            raise InvalidValue(f"tries is {tries}; at least one program must be allowed.")
         self.observation_space = text_space()
         self.action_space = text_space(MAX_PROGRAM)
         self.tasks = tuple(tasks)
         self._by_name = {t.name: t for t in self.tasks}
-        self._tries, self._timeout_s = tries, timeout_s
+        self._tries = checked("tries", tries, int, low=1)
+        self._timeout_s = checked("timeout_s", timeout_s, float, low=0.01)
+        checked("limits", Limits() if limits is None else limits, Limits)
+        checked("allow_unisolated", allow_unisolated, bool)
+        if not isinstance(packages, list | tuple) or not all(isinstance(name, str) for name in packages):
+            raise InvalidValue(f'packages={packages!r}: a list of names is needed, for example ["numpy"]')
         self._lease = Lease(limits=limits, packages=packages, allow_unisolated=allow_unisolated)
         self._task: CodeTask | None = None
         self._tried = 0
@@ -63,8 +68,8 @@ class CodeEnv(gymnasium.Env[str, str]):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
         super().reset(seed=seed)
-        options = options or {}
-        self._task = task = self._choose(options.get("task"))
+        chosen = read_options(options, {"task": None})
+        self._task = task = self._choose(chosen["task"])
         self._tried, self._program = 0, ""
         _ = self._lease.sandbox.level  # no sandbox is an error now, not a wrong program later
         info: dict[str, Any] = {
@@ -72,11 +77,12 @@ class CodeEnv(gymnasium.Env[str, str]):
             "success": False,
             "task": task.name,
         }
-        if options.get("gold"):
+        if chosen["gold"]:
             info["gold"] = [task.solution] if task.solution else []
         return clean(task.prompt), info
 
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
+        check_action(action)
         if self._task is None:
             raise gymnasium.error.ResetNeeded("call reset before step")
         self._tried += 1
@@ -102,13 +108,9 @@ class CodeEnv(gymnasium.Env[str, str]):
     def _choose(self, wanted: object) -> CodeTask:
         if wanted is None:
             return self.tasks[int(self.np_random.integers(len(self.tasks)))]
-        if isinstance(wanted, str):
-            if wanted not in self._by_name:
-                raise UnknownName.among("task", wanted, self._by_name)
-            return self._by_name[wanted]
-        if isinstance(wanted, int) and 0 <= wanted < len(self.tasks):
-            return self.tasks[wanted]
-        raise InvalidValue(f"options['task'] is {wanted!r}; give a name or an index below {len(self.tasks)}.")
+        if isinstance(wanted, int):
+            return self.tasks[checked("task", wanted, int, low=0, high=len(self.tasks) - 1)]
+        return self._by_name[choose("task", wanted, self._by_name)]
 
     def _judge(self, tests: Sequence[str], *, trusted: bool, explain: bool = False) -> Verdict:
         assert self._task is not None
@@ -166,9 +168,11 @@ def _tail(text: str) -> str:
 
 def human_eval_env(**kwargs: Any) -> CodeEnv:
     """HumanEval's 164 tasks (extra ``humaneval``). ``kwargs`` are those of `CodeEnv`."""
+    check_names("agentkit/HumanEval-v0", partial(CodeEnv, ()), kwargs)
     return CodeEnv(human_eval(), **kwargs)
 
 
 def code_tasks_env(path: str | Path, *, show_tests: int = 0, **kwargs: Any) -> CodeEnv:
     """The tasks of the JSONL file ``path`` (see `load_tasks`). ``kwargs`` are those of `CodeEnv`."""
+    check_names("agentkit/CodeTasks-v0", partial(CodeEnv, ()), kwargs)
     return CodeEnv(load_tasks(path, show_tests=show_tests), **kwargs)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from agentkit.envs.tasks import as_path, checked
 from agentkit.errors import AgentkitError, InvalidValue, MissingExtra
 from agentkit.syntax import parse_expression, parse_module
 
@@ -69,7 +70,10 @@ def load_tasks(path: str | Path, *, show_tests: int = 0) -> tuple[CodeTask, ...]
     ``test_imports``). Doctest examples in a prompt are its visible tests; of an MBPP task the first ``show_tests``
     tests are visible and the others score. Raises `TaskFileError` with the line's number.
     """
-    path = Path(path).expanduser()
+    path = as_path("path", path).expanduser()
+    if not path.is_file():
+        raise InvalidValue(f"{path}: there is no such file of tasks. docs/worlds/code.md says what its lines hold.")
+    checked("show_tests", show_tests, int, low=0)
     with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as file:
         return tuple(_tasks(file, path, show_tests))
 

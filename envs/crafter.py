@@ -11,8 +11,8 @@ import gymnasium
 import numpy as np
 
 from agentkit.envs.programs_crafter import CrafterWorld
-from agentkit.envs.spaces import MAX_ACTION, clean, quoted, text_space
-from agentkit.envs.tasks import read_options
+from agentkit.envs.spaces import MAX_ACTION, check_action, clean, quoted, text_space
+from agentkit.envs.tasks import choose, read_options
 
 
 class CrafterEnv(gymnasium.Env[str, str]):
@@ -30,18 +30,21 @@ class CrafterEnv(gymnasium.Env[str, str]):
     def __init__(self, achievement: str | None = None) -> None:
         self._world = CrafterWorld()
         self.observation_space, self.action_space = text_space(), text_space(MAX_ACTION)
+        if achievement is not None:
+            choose("achievement", achievement, self._world.achievements)
         self._defaults = {"achievement": achievement}
         names: list[str] = self._world._env.action_names
         self._actions = {name.replace("_", " "): name for name in names}
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
         super().reset(seed=seed)
-        chosen = {k: v for k, v in read_options(options, self._defaults).items() if v is not None}
+        chosen = read_options(options, self._defaults)
         random = np.random.default_rng(int(self.np_random.integers(2**31)))
-        goal = self._world.begin(random, chosen, lambda: None)
+        goal = self._world.begin(random, {"achievement": chosen["achievement"]}, lambda: None)
         return clean(self._world.observe()), {"goal": goal, "admissible_actions": list(self._actions)}
 
     def step(self, action: str) -> tuple[str, SupportsFloat, bool, bool, dict[str, Any]]:
+        check_action(action)
         name = " ".join(action.lower().split()).replace("_", " ") if len(action) <= MAX_ACTION else ""
         before = self._world._player.achievements.copy()
         reward = 0.0

@@ -11,7 +11,7 @@ from typing import Any, SupportsFloat
 import gymnasium
 
 from agentkit.envs.extras import require
-from agentkit.envs.spaces import MAX_ACTION, clean, quoted, text_space
+from agentkit.envs.spaces import MAX_ACTION, check_action, clean, quoted, text_space
 from agentkit.envs.tasks import choose, read_options
 
 ACTIONS = ("turn left", "turn right", "go forward", "pick up", "drop", "toggle", "done")
@@ -44,7 +44,7 @@ class MiniGridEnv(gymnasium.Env[str, str]):
         # It prints a line for each layout that it rejects, and standard output is not ours to fill.
         require("minigrid.envs.babyai.core.roomgrid_level", "minigrid", "minigrid").print = _silent
         self.observation_space, self.action_space = text_space(), text_space(MAX_ACTION)
-        self._defaults = {"level": level, "gold": False}
+        self._defaults = {"level": level}
         self._level = ""
         self._grid: Any = None
         self._load(level)
@@ -62,6 +62,7 @@ class MiniGridEnv(gymnasium.Env[str, str]):
         return self._describe(), info
 
     def step(self, action: str) -> tuple[str, SupportsFloat, bool, bool, dict[str, Any]]:
+        check_action(action)
         name = action
         if name not in _NUMBERS:
             name = " ".join(action.lower().split()) if len(action) <= MAX_ACTION else ""

@@ -15,7 +15,7 @@ from agentkit.envs.extras import require
 from agentkit.envs.miniwob_browser import BrowserError, find_browser
 from agentkit.envs.miniwob_gold import SOLVERS
 from agentkit.envs.miniwob_page import FORMS, ActionRefused, MiniWobPage, State
-from agentkit.envs.spaces import MAX_ACTION, clean, text_space
+from agentkit.envs.spaces import MAX_ACTION, check_action, clean, text_space
 from agentkit.envs.tasks import choose, read_options
 from agentkit.errors import InvalidValue
 
@@ -46,7 +46,7 @@ class MiniWobEnv(gymnasium.Env[str, str]):
         self._folder = Path(package.__file__).parent / "html" / "miniwob"
         self._tasks = sorted(path.stem for path in self._folder.glob("*.html"))
         self.observation_space, self.action_space = text_space(), text_space(MAX_ACTION)
-        self._defaults = {"task": choose("task", task, self._tasks), "gold": False}
+        self._defaults = {"task": choose("task", task, self._tasks)}
         self._page: MiniWobPage | None = None
         self._texts: list[str] = []
         self._asked = ""
@@ -70,6 +70,7 @@ class MiniWobEnv(gymnasium.Env[str, str]):
         return self._describe(state), info
 
     def step(self, action: str) -> tuple[str, SupportsFloat, bool, bool, dict[str, Any]]:
+        check_action(action)
         assert self._page is not None, "call reset first"
         feedback = ""
         if not self._page.state.done:

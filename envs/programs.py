@@ -10,13 +10,15 @@ import inspect
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import gymnasium
 import numpy as np
 
 from agentkit.envs.sandbox import Ended, Lease, Limits, ProgramInterrupted, SandboxUnavailable
-from agentkit.envs.spaces import clean, text_space
+from agentkit.envs.spaces import check_action, clean, text_space
+from agentkit.envs.tasks import as_dict, check_names, checked
 from agentkit.errors import InvalidValue
 
 MAX_PROGRAM = 16384
@@ -107,13 +109,15 @@ class ProgramEnv(gymnasium.Env[str, str]):
         limits: Limits | None = None,
         allow_unisolated: bool = False,
     ) -> None:
-        if min(programs, program_steps, episode_steps) < 1:
-            raise InvalidValue("programs, program_steps and episode_steps must be at least 1.")
         self.observation_space = text_space()
         self.action_space = text_space(MAX_PROGRAM)
         self.world = world
-        self._programs, self._program_steps, self._episode_steps = programs, program_steps, episode_steps
-        self._timeout_s = timeout_s
+        self._programs = checked("programs", programs, int, low=1)
+        self._program_steps = checked("program_steps", program_steps, int, low=1)
+        self._episode_steps = checked("episode_steps", episode_steps, int, low=1)
+        self._timeout_s = checked("timeout_s", timeout_s, float, low=0.01)
+        checked("limits", Limits() if limits is None else limits, Limits)
+        checked("allow_unisolated", allow_unisolated, bool)
         self._lease = Lease(limits=limits, allow_unisolated=allow_unisolated)
         self._files: dict[str, str] = {}
         self._ready = False
@@ -122,16 +126,17 @@ class ProgramEnv(gymnasium.Env[str, str]):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
         super().reset(seed=seed)
-        options = options or {}
+        options = as_dict("options", options)
+        gold = checked("gold", options.get("gold", False), bool)
         _ = self._lease.sandbox.level
-        self._files = skill_files(options.get("skills") or {})
+        self._files = skill_files(as_dict("skills", options.get("skills")))
         self._tried = self._steps = 0
         goal = self.world.begin(self.np_random, options, self._take_step)
         status = self.world.status()
         self._score, self._ready = status.score, not status.over
         info: dict[str, Any] = {"goal": clean(goal), "success": status.success, "score": status.score}
-        if options.get("gold"):
-            info["gold"] = [gold] if (gold := self.world.gold()) else []
+        if gold:
+            info["gold"] = [plan] if (plan := self.world.gold()) else []
         skills = sorted(name.partition("/")[2].removesuffix(".py") for name in self._files if "__init__" not in name)
         known = f"\n\nSkills, `from skills import ...`: {', '.join(skills)}." if skills else ""
         return clean(f"{self.world.describe()}\n\n{self.manual()}{known}"), info
@@ -146,6 +151,7 @@ class ProgramEnv(gymnasium.Env[str, str]):
         return "\n".join(lines)
 
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
+        check_action(action)
         if not self._ready:
             raise gymnasium.error.ResetNeeded("call reset before step")
         self._tried += 1
@@ -189,6 +195,12 @@ class ProgramEnv(gymnasium.Env[str, str]):
         self._steps += 1
 
 
+def program_env(id: str, world: ProgramWorld, kwargs: Mapping[str, Any]) -> ProgramEnv:
+    """The environment ``id``. Raises `UnknownName` for what is no argument of `ProgramEnv`."""
+    check_names(id, partial(ProgramEnv, world), kwargs)
+    return ProgramEnv(world, **kwargs)
+
+
 def read_program(text: str) -> str:
     """The program in what an agent wrote: the fenced Markdown code, joined, or all of it where nothing is fenced."""
     blocks = re.findall(r"^```[^\n]*\n(.*?)^```[ \t]*$", text, re.M | re.S)
@@ -198,8 +210,9 @@ def read_program(text: str) -> str:
 def skill_files(skills: Mapping[str, str]) -> dict[str, str]:
     """The files that make ``skills`` (name -> code) importable from the package ``skills``. Raises `InvalidValue` for
     a name that is no Python name."""
-    for name in skills:
-        if not name.isidentifier() or name.startswith("_"):
+    for name, code in skills.items():
+        checked(f"skills[{name!r}]", code, str)
+        if not checked("the name of a skill", name, str).isidentifier() or name.startswith("_"):
             raise InvalidValue(f"skill name {name!r}: a skill is called by the name of its function.")
     if not skills:
         return {}

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from agentkit.envs.extras import require
-from agentkit.envs.programs import Over, ProgramEnv, Status
-from agentkit.errors import UnknownName
+from agentkit.envs.programs import Over, ProgramEnv, Status, program_env
+from agentkit.envs.tasks import choose, read_options
 
 _DIRECTIONS = {(-1, 0): "left", (1, 0): "right", (0, -1): "up", (0, 1): "down"}
 _COMPASS = {(-1, 0): "west", (1, 0): "east", (0, -1): "north", (0, 1): "south"}
@@ -82,6 +82,7 @@ class CrafterWorld:
                 super().reset(seed)
                 self._chunks: dict[Any, _Ordered] = defaultdict(_Ordered)
 
+        self.achievements: list[str] = require("crafter.constants", "crafter", "crafter").achievements
         self._env: Any = crafter.Env(seed=0, length=None)
         self._env._world.__class__ = World
         # Nothing is drawn: the world is read as text.
@@ -94,12 +95,11 @@ class CrafterWorld:
     # --- the protocol -----------------------------------------------------------------------------------------------
 
     def begin(self, random: np.random.Generator, options: Mapping[str, Any], take_step: Callable[[], None]) -> str:
+        chosen = read_options(options, {"achievement": None, "skills": {}})["achievement"]
         seed = int(random.integers(2**31 - 1))
-        chosen = sorted(_GOLD)[int(random.integers(len(_GOLD)))]
+        drawn = sorted(_GOLD)[int(random.integers(len(_GOLD)))]
+        self._achievement = drawn if chosen is None else choose("achievement", chosen, self.achievements)
         self._generate(seed)
-        self._achievement = str(options.get("achievement", chosen))
-        if self._achievement not in self._player.achievements:
-            raise UnknownName.among("achievement", self._achievement, self._player.achievements)
         self._take_step = take_step
         self._seen = set()
         self._look()
@@ -371,4 +371,4 @@ class CrafterWorld:
 
 def crafter_program(**kwargs: Any) -> ProgramEnv:
     """Crafter for programs. ``kwargs`` are those of `ProgramEnv`."""
-    return ProgramEnv(CrafterWorld(), **kwargs)
+    return program_env("agentkit/CrafterProgram-v0", CrafterWorld(), kwargs)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from agentkit.envs.minigrid import MiniGridEnv
-from agentkit.envs.programs import Over, ProgramEnv, Status
+from agentkit.envs.programs import Over, ProgramEnv, Status, program_env
 from agentkit.envs.textcraft import TextCraftEnv
 
 
@@ -26,7 +26,7 @@ class _TextWorld:
     def begin(self, random: np.random.Generator, options: Mapping[str, Any], take_step: Callable[[], None]) -> str:
         own = {k: v for k, v in options.items() if k not in ("skills", "gold")}
         seed = int(random.integers(2**31 - 1))
-        self._observation, info = self._env.reset(seed=seed, options={**own, "gold": bool(options.get("gold"))})
+        self._observation, info = self._env.reset(seed=seed, options={**own, "gold": options.get("gold", False)})
         self._first, self._gold = self._observation, info.get("gold", [])
         self._take_step = take_step
         self._success = self._over = False
@@ -160,9 +160,9 @@ class BabyAIWorld(_TextWorld):
 
 def textcraft_program(*, min_depth: int = 2, max_depth: int = 99, **kwargs: Any) -> ProgramEnv:
     """TextCraft for programs (extra ``textcraft``). ``kwargs`` are those of `ProgramEnv`."""
-    return ProgramEnv(TextCraftWorld(min_depth=min_depth, max_depth=max_depth), **kwargs)
+    return program_env("agentkit/TextCraftProgram-v0", TextCraftWorld(min_depth=min_depth, max_depth=max_depth), kwargs)
 
 
 def babyai_program(*, level: str = "BabyAI-GoToObj-v0", **kwargs: Any) -> ProgramEnv:
     """BabyAI for programs (extra ``minigrid``). ``kwargs`` are those of `ProgramEnv`."""
-    return ProgramEnv(BabyAIWorld(level=level), **kwargs)
+    return program_env("agentkit/BabyAIProgram-v0", BabyAIWorld(level=level), kwargs)

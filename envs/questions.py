@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 import string
@@ -11,12 +12,13 @@ from pathlib import Path
 from typing import Any, SupportsFloat
 
 import gymnasium
+from numpy.random import Generator
 
-from agentkit.envs.spaces import clean, text_space
-from agentkit.errors import InvalidValue, UnknownName
+from agentkit.envs.spaces import check_action, clean, text_space
+from agentkit.envs.tasks import as_score, by_seed, checked, choose, read_options
+from agentkit.errors import InvalidValue
 
 Verifier = Callable[[str, "Question"], "float | bool"]
-_OPTIONS = frozenset({"gold", "index"})
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
 
@@ -28,6 +30,11 @@ class Question:
     text: str
     answer: str
     data: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.text.__class__ is not str or self.answer.__class__ is not str:  # there may be many: a call costs more
+            checked("text", self.text, str)
+            checked("answer", self.answer, str)
 
 
 def normalized(text: str) -> str:
@@ -77,14 +84,11 @@ class QuestionEnv(gymnasium.Env[str, str]):
         attempts: int = 1,
         goal: str = "Answer the question.",
     ) -> None:
-        if isinstance(verify, str):
-            if verify not in VERIFIERS:
-                raise UnknownName.among("verifier", verify, VERIFIERS)
-            verify = VERIFIERS[verify]
-        if isinstance(questions, (str, Path)):
-            questions = read_questions(Path(questions))
-        if not questions or attempts < 1:
-            raise InvalidValue("QuestionEnv needs at least one question and one attempt")
+        if not callable(verify):
+            verify = VERIFIERS[choose("verify", verify, VERIFIERS)]
+        _check_verifier(verify)
+        questions = as_questions(questions)
+        checked("attempts", attempts, int, low=1)
         self.observation_space, self.action_space = text_space(), text_space()
         self._questions, self._verify, self._attempts, self._goal = questions, verify, attempts, goal
         self._question = questions[0]
@@ -92,29 +96,24 @@ class QuestionEnv(gymnasium.Env[str, str]):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
         super().reset(seed=seed)
-        options = options or {}
-        if not _OPTIONS.issuperset(options):
-            raise UnknownName.among("option", next(k for k in options if k not in _OPTIONS), sorted(_OPTIONS))
-        total = len(self._questions)
-        if (index := options.get("index")) is None:
-            index = seed % total if seed is not None else int(self.np_random.integers(total))
-        if not isinstance(index, int) or not 0 <= index < total:
-            raise InvalidValue(f"index={index!r}: there are {total} questions")
-        self._question, self._left = self._questions[index], self._attempts
+        chosen = read_options(options, {"index": None}, index=int)
+        self._question = question_of(self._questions, chosen["index"], seed, self.np_random)
+        self._left = self._attempts
         info: dict[str, Any] = {"goal": self._goal}
-        if options.get("gold"):
+        if chosen["gold"]:
             info["gold"] = [self._question.answer]
         return clean(self._question.text), info
 
     def step(self, action: str) -> tuple[str, SupportsFloat, bool, bool, dict[str, Any]]:
+        check_action(action)
         self._left -= 1
         problem = ""
+        judged: Any
         try:
-            score = float(self._verify(action, self._question))
-            if not 0.0 <= score <= 1.0:
-                score = min(1.0, max(0.0, score))
+            judged = self._verify(action, self._question)
         except Exception as error:  # one answer is judged here, and any text may be an answer
-            score, problem = 0.0, f" ({type(error).__name__}: {error})"
+            judged, problem = 0.0, f" ({type(error).__name__}: {error})"
+        score = as_score("verify", judged)
         success = score == 1.0
         text = "That is right." if success else f"That is not right{clean(problem, 300)}."
         over = success or self._left <= 0
@@ -124,6 +123,32 @@ class QuestionEnv(gymnasium.Env[str, str]):
         if not success:
             info["feedback"] = text
         return text, score, over, False, info
+
+
+def _check_verifier(verify: Verifier) -> None:
+    try:
+        inspect.signature(verify).bind("", Question("", ""))
+    except TypeError as error:
+        raise InvalidValue(f"verify must take an answer and its Question, and {verify!r} does not: {error}") from None
+    except ValueError:
+        return  # it has no signature to look at
+
+
+def as_questions(given: object) -> Sequence[Question]:
+    """The questions given, or those of the file. Raises `InvalidValue` where there is none."""
+    if isinstance(given, str | Path):
+        given = read_questions(Path(given))
+    if not isinstance(given, Sequence) or not given or not isinstance(given[0], Question):
+        form = '[Question("What is 6 times 7?", "42")], or the path of a JSONL file,'
+        raise InvalidValue(f"questions={str(given)[:80]}: a list of at least one, such as {form} is needed")
+    return given
+
+
+def question_of(questions: Sequence[Question], index: int | None, seed: int | None, random: Generator) -> Question:
+    """Question number ``index``, or the one that the seed asks."""
+    if index is None:
+        return by_seed(questions, seed, random)
+    return questions[checked("index", index, int, low=0, high=len(questions) - 1)]
 
 
 def read_questions(path: Path) -> list[Question]:

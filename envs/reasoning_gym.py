@@ -11,7 +11,7 @@ from typing import Any, overload
 
 from agentkit.envs.extras import require
 from agentkit.envs.questions import Question, QuestionEnv
-from agentkit.envs.tasks import choose, read_options
+from agentkit.envs.tasks import as_dict, checked, choose, read_options
 from agentkit.errors import InvalidValue
 
 # Found by judging reference answers and junk; the reasons are told to whoever asks for one.
@@ -19,6 +19,7 @@ UNRELIABLE = {
     "codeio": "its items differ from process to process",
     "game_of_life_halting": "its verifier gives full score to junk",
 }
+_PLAIN = frozenset({"gold", "index"})  # options that leave the data set as it is
 _lock = threading.Lock()
 
 
@@ -67,25 +68,28 @@ class ReasoningGymEnv(QuestionEnv):
     ) -> None:
         self._package = require("reasoning_gym", "reasoning-gym", "reasoning-gym")
         self._factory = require("reasoning_gym.factory", "reasoning-gym", "reasoning-gym")
-        self._size, self._dataset_seed = size, dataset_seed
-        self._defaults = {"dataset": dataset, "config": dict(config or {})}
+        self._size = checked("size", size, int, low=1)
+        self._dataset_seed = checked("dataset_seed", dataset_seed, int, low=0)
+        self._defaults = {"dataset": dataset, "config": as_dict("config", config)}
         self._chosen: dict[str, Any] = {}
         super().__init__([Question("", "")], verify=self._judge, attempts=attempts, goal="Solve the puzzle.")
         self._select(self._defaults)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
-        if self._chosen is self._defaults and not (options and self._defaults.keys() & options):
+        if _PLAIN.issuperset(as_dict("options", options)) and self._chosen is self._defaults:
             return super().reset(seed=seed, options=options)
-        ours = {k: v for k, v in (options or {}).items() if k in self._defaults}
+        given = as_dict("options", options)
+        read_options(given, {**self._defaults, "index": None})  # raises for what is none
+        ours = {k: v for k, v in given.items() if k in self._defaults}
         if "dataset" in ours and ours["dataset"] != self._defaults["dataset"]:
             ours.setdefault("config", {})  # settings belong to their data set
-        self._select(read_options(ours, self._defaults))
-        return super().reset(seed=seed, options={k: v for k, v in (options or {}).items() if k not in ours})
+        self._select({**self._defaults, **ours})
+        return super().reset(seed=seed, options={k: v for k, v in given.items() if k not in ours})
 
     def _select(self, chosen: dict[str, Any]) -> None:
         if chosen == self._chosen:
             return
-        name = choose("data set", chosen["dataset"], sorted(self._factory.DATASETS))
+        name = choose("dataset", chosen["dataset"], sorted(self._factory.DATASETS))
         if name in UNRELIABLE:
             raise InvalidValue(f"the data set {name!r} is not used: {UNRELIABLE[name]}")
         try:

@@ -14,8 +14,8 @@ import gymnasium
 
 from agentkit.envs.extras import cache_folder, require
 from agentkit.envs.jvm import Jvm
-from agentkit.envs.spaces import clean, one_line, text_space
-from agentkit.envs.tasks import by_seed, choose, read_options
+from agentkit.envs.spaces import check_action, clean, one_line, text_space
+from agentkit.envs.tasks import by_seed, checked, choose, read_options
 from agentkit.errors import InvalidValue
 
 # The same hash for all objects: the order of a set of them is that of insertion then, and not what their addresses in
@@ -48,10 +48,9 @@ class ScienceWorldEnv(gymnasium.Env[str, str]):
         self._defaults = {
             "task": task,
             "split": split,
-            "simplifications": simplifications,
-            "admissible": admissible,
+            "simplifications": checked("simplifications", simplifications, str),
+            "admissible": checked("admissible", admissible, bool),
             "variation": None,
-            "gold": False,
         }
         self._jvm = self._start()
         self._world = self._jvm.world
@@ -64,7 +63,7 @@ class ScienceWorldEnv(gymnasium.Env[str, str]):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
         super().reset(seed=seed)
-        chosen = read_options(options, self._defaults)
+        chosen = read_options(options, self._defaults, variation=int)
         self._check(chosen)
         task, split = chosen["task"], chosen["split"]
         if (task, split) not in self._pools:
@@ -77,7 +76,7 @@ class ScienceWorldEnv(gymnasium.Env[str, str]):
             raise InvalidValue(f"variation={variation!r} is not one of {task}'s {split} variations")
         self._world.load(task, variation, chosen["simplifications"], False)
         self._world.reset()
-        self._score, self._admissible = 0, bool(chosen["admissible"])
+        self._score, self._admissible = 0, chosen["admissible"]
         actions = ", ".join(sorted(set(map(str, self._world.getPossibleActions()))))
         info: dict[str, Any] = {"goal": f"{self._world.getTaskDescription()}\nActions: {actions}", **self._listed()}
         if chosen["gold"]:
@@ -85,6 +84,7 @@ class ScienceWorldEnv(gymnasium.Env[str, str]):
         return clean(str(self._world.freeActionLook())), info
 
     def step(self, action: str) -> tuple[str, SupportsFloat, bool, bool, dict[str, Any]]:
+        check_action(action)
         # The package's own step lists all valid actions each time.
         text = clean(str(self._world.step(one_line(action, 300))))
         score = round(100 * self._world.getScore())
@@ -105,7 +105,7 @@ class ScienceWorldEnv(gymnasium.Env[str, str]):
     def _check(self, chosen: dict[str, Any]) -> None:
         choose("task", chosen["task"], self._tasks)
         choose("split", chosen["split"], SPLITS)
-        for name in filter(None, str(chosen["simplifications"]).split(",")):
+        for name in filter(None, chosen["simplifications"].split(",")):
             choose("simplification", name, self._simplifications)
 
     def _listed(self) -> dict[str, Any]:

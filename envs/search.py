@@ -21,9 +21,9 @@ from typing import Any, Protocol, SupportsFloat
 
 import gymnasium
 
-from agentkit.envs.questions import Question, exact_match, normalized, read_questions
-from agentkit.envs.spaces import clean, quoted, text_space
-from agentkit.envs.tasks import by_seed, read_options
+from agentkit.envs.questions import Question, as_questions, exact_match, normalized, question_of
+from agentkit.envs.spaces import check_action, clean, quoted, text_space
+from agentkit.envs.tasks import as_path, checked, read_options
 from agentkit.envs.tools import parse_call
 from agentkit.errors import AgentkitError, InvalidValue
 
@@ -58,7 +58,7 @@ class CachedPages:
     ``text`` or ``similar`` in each line. What is not held is not found."""
 
     def __init__(self, pages: Mapping[str, Page] | str | Path) -> None:
-        self._pages = dict(pages) if isinstance(pages, Mapping) else _read_pages(Path(pages))
+        self._pages = dict(pages) if isinstance(pages, Mapping) else _read_pages(as_path("cache", pages))
         self._loose = {normalized(entity): entity for entity in reversed(self._pages)}
 
     def find(self, entity: str) -> Page:
@@ -78,9 +78,10 @@ class WikiPages:
     def __init__(
         self, cache: str | Path, *, api: str = "https://en.wikipedia.org/w/api.php", timeout_s: float = 20.0
     ) -> None:
-        if not api.startswith(("https://", "http://")):
+        if not checked("api", api, str).startswith(("https://", "http://")):
             raise InvalidValue(f"api={api!r}: an address that starts with https:// is needed")
-        self._cache, self._api, self._timeout_s = Path(cache), api, timeout_s
+        self._cache, self._api = as_path("cache", cache), api
+        self._timeout_s = checked("timeout_s", timeout_s, float, low=0.01)
         self._pages = _read_pages(self._cache) if self._cache.exists() else {}
         self._lock = threading.Lock()
 
@@ -130,9 +131,7 @@ class SearchEnv(gymnasium.Env[str, str]):
     metadata = {"render_modes": []}  # noqa: RUF012  Gymnasium declares it so
 
     def __init__(self, questions: Sequence[Question] | str | Path, pages: Pages) -> None:
-        self._questions = read_questions(Path(questions)) if isinstance(questions, (str, Path)) else questions
-        if not self._questions:
-            raise InvalidValue("SearchEnv needs at least one question")
+        self._questions = as_questions(questions)
         self.observation_space, self.action_space = text_space(), text_space()
         self._pages = pages
         self._question = self._questions[0]
@@ -141,13 +140,8 @@ class SearchEnv(gymnasium.Env[str, str]):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
         super().reset(seed=seed)
-        chosen = read_options(options, {"index": None, "gold": False})
-        index = chosen["index"]
-        if index is None:
-            index = by_seed(range(len(self._questions)), seed, self.np_random)
-        elif not isinstance(index, int) or not 0 <= index < len(self._questions):
-            raise InvalidValue(f"index={index!r}: there are {len(self._questions)} questions")
-        self._question = self._questions[index]
+        chosen = read_options(options, {"index": None}, index=int)
+        self._question = question_of(self._questions, chosen["index"], seed, self.np_random)
         self._paragraphs, self._looked_up, self._next = None, "", 0
         info: dict[str, Any] = {"goal": f"Answer the question by searching. {_ACTIONS}."}
         if chosen["gold"]:
@@ -155,6 +149,7 @@ class SearchEnv(gymnasium.Env[str, str]):
         return clean(f"Question: {self._question.text.strip()}"), info
 
     def step(self, action: str) -> tuple[str, SupportsFloat, bool, bool, dict[str, Any]]:
+        check_action(action)
         info: dict[str, Any] = {"success": False, "score": 0.0}
         call = parse_call(action)
         argument = ""
@@ -216,7 +211,9 @@ def search_env(
             '{"question": "…", "answer": "…"} and {"entity": "…", "text": "…"}; '
             'wiki="https://en.wikipedia.org/w/api.php" asks Wikipedia for pages that the cache does not hold.'
         )
-    return SearchEnv(questions, WikiPages(cache, api=wiki) if wiki is not None else CachedPages(cache))
+    file = as_path("cache", cache)
+    pages = CachedPages(file) if wiki is None else WikiPages(file, api=checked("wiki", wiki, str))
+    return SearchEnv(questions, pages)
 
 
 def f1(answer: str, reference: str) -> float:

@@ -10,6 +10,8 @@ from typing import Any
 
 import gymnasium
 
+from agentkit.errors import ContractError
+
 MAX_ACTION = 4096
 MAX_OBSERVATION = 32768
 
@@ -66,6 +68,16 @@ def clean(text: str, max_length: int = MAX_OBSERVATION) -> str:
         keep = max_length - len(mark)
         text = text[: keep - keep // 2] + mark + (text[-(keep // 2) :] if keep // 2 else "")
     return text
+
+
+def check_action(action: object) -> None:
+    """Raise `ContractError` for an action that is no text: every world's ``step`` begins with it."""
+    if not isinstance(action, str):
+        shown, kind = repr(action), type(action).__name__
+        raise ContractError(
+            f"the action is {shown if len(shown) <= 80 else shown[:80] + '…'} ({kind}); an action is a text (str). "
+            "Give step what the agent wrote, decoded where it is bytes."
+        )
 
 
 def one_line(action: str, max_length: int = MAX_ACTION) -> str:

@@ -15,8 +15,8 @@ from typing import Any, SupportsFloat
 import gymnasium
 
 from agentkit.envs.extras import require
-from agentkit.envs.spaces import clean, one_line, text_space
-from agentkit.envs.tasks import by_seed, read_options
+from agentkit.envs.spaces import check_action, clean, one_line, text_space
+from agentkit.envs.tasks import by_seed, checked, read_options
 from agentkit.errors import InvalidValue, UnknownName
 
 _DISTRACTORS = 10
@@ -41,6 +41,8 @@ class TextCraftEnv(gymnasium.Env[str, str]):
     metadata = {"render_modes": []}  # noqa: RUF012  Gymnasium declares it so
 
     def __init__(self, min_depth: int = 2, max_depth: int = 99) -> None:
+        checked("min_depth", min_depth, int, low=1)
+        checked("max_depth", max_depth, int, low=min_depth)
         self._book = _recipe_book()
         self._goals = [goal for goal, depth in sorted(self._book.depths.items()) if min_depth <= depth <= max_depth]
         if not self._goals:
@@ -51,8 +53,8 @@ class TextCraftEnv(gymnasium.Env[str, str]):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
         super().reset(seed=seed)
-        chosen = read_options(options, {"goal": None, "gold": False, "admissible": False})
-        goal = by_seed(self._goals, seed, self.np_random) if chosen["goal"] is None else _id(str(chosen["goal"]))
+        chosen = read_options(options, {"goal": None, "admissible": False}, goal=str)
+        goal = by_seed(self._goals, seed, self.np_random) if chosen["goal"] is None else _id(chosen["goal"])
         if goal not in self._book.depths:
             raise UnknownName.among("item to craft", _words(goal), map(_words, self._book.depths))
         self._world.inventory, self._world.goal = {}, goal
@@ -70,6 +72,7 @@ class TextCraftEnv(gymnasium.Env[str, str]):
         return clean(f"Crafting commands:\n{shown}\n\n{actions}\nGoal: craft {_words(goal)}."), info
 
     def step(self, action: str) -> tuple[str, SupportsFloat, bool, bool, dict[str, Any]]:
+        check_action(action)
         text, reward, terminated, _, _ = self._world.step(one_line(action, 500))
         text = clean(text.replace("minecraft:", ""))
         info: dict[str, Any] = {"success": terminated, "score": float(terminated)}

@@ -11,7 +11,8 @@ from typing import Any, SupportsFloat
 
 import gymnasium
 
-from agentkit.envs.spaces import clean, quoted, text_space
+from agentkit.envs.spaces import check_action, clean, quoted, text_space
+from agentkit.envs.tasks import as_dict, as_path, checked, choose
 from agentkit.envs.textworld_games import KINDS, Game, game_file
 from agentkit.envs.textworld_play import Player, Turn
 from agentkit.errors import InvalidValue, UnknownName
@@ -54,8 +55,8 @@ class TextWorldEnv(gymnasium.Env[str, str]):
 
     def __init__(self, kind: str = "coin_collector", *, games: int | None = None, **settings: Any) -> None:
         Game.of(kind, 0, **settings)  # a wrong setting is told now, not at the first reset
-        if games is not None and games < 1:
-            raise InvalidValue(f"games={games}: at least 1")
+        if games is not None:
+            checked("games", games, int, low=1)
         self.observation_space = text_space()
         self.action_space = text_space(200)
         self._kind, self._settings, self._games = kind, settings, games
@@ -65,8 +66,8 @@ class TextWorldEnv(gymnasium.Env[str, str]):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
         super().reset(seed=seed)
-        chosen = dict(options or {})
-        gold = chosen.pop("gold", False)
+        chosen = as_dict("options", options)
+        gold = checked("gold", chosen.pop("gold", False), bool)
         player = self._load(self._choose(seed, chosen))
         turn = player.reset()
         info: dict[str, Any] = {"goal": player.logic.objective, "admissible_actions": list(turn.state.commands)}
@@ -76,6 +77,7 @@ class TextWorldEnv(gymnasium.Env[str, str]):
         return clean(opening), info
 
     def step(self, action: str) -> tuple[str, SupportsFloat, bool, bool, dict[str, Any]]:
+        check_action(action)
         assert self._player is not None, "call reset first"
         before = self._player.turn
         command = " ".join(action.split()) if len(action) <= 4096 else ""
@@ -106,21 +108,21 @@ class TextWorldEnv(gymnasium.Env[str, str]):
 
     def _choose(self, seed: int | None, options: dict[str, Any]) -> Path:
         if "game" in options:
-            path = Path(options.pop("game"))
+            path = as_path("game", options.pop("game"))
             if options:
                 raise InvalidValue(f"the option game={str(path)!r} goes with no others, not with {sorted(options)}")
             for part in (path, path.with_suffix(".json")):
                 if not part.is_file():
                     raise InvalidValue(f"there is no file {part}: a game is a .z8 file with its .json beside it")
             return path
-        kind = options.pop("kind", self._kind)
+        kind = choose("kind", options.pop("kind", self._kind), KINDS)
         settings = {**self._settings, **options} if kind == self._kind else options
         number = seed if seed is not None else int(self.np_random.integers(2**32))
         number %= self._games or 2**32
         try:
             return game_file(Game.of(kind, number, **settings))
         except UnknownName as error:
-            if kind in KINDS and "setting" in str(error):
+            if "setting" in str(error):
                 raise UnknownName(f"{error} Other options: game, gold, kind.") from None
             raise
 

@@ -6,16 +6,18 @@ Needs the extra ``textworld-express`` and Java. See docs/worlds/textworld_expres
 from __future__ import annotations
 
 import json
+import re
 from typing import Any, SupportsFloat
 
 import gymnasium
 
 from agentkit.envs.extras import require
 from agentkit.envs.jvm import Jvm
-from agentkit.envs.spaces import clean, one_line, text_space
-from agentkit.envs.tasks import by_seed, choose, read_options
+from agentkit.envs.spaces import check_action, clean, one_line, text_space
+from agentkit.envs.tasks import by_seed, checked, choose, read_options
 from agentkit.errors import InvalidValue
 
+_PARAMS = re.compile(r"\s*\w+\s*=\s*\w+\s*(,\s*\w+\s*=\s*\w+\s*)*")
 FOLDS = ("train", "dev", "test")
 
 
@@ -37,7 +39,7 @@ class TextWorldExpressEnv(gymnasium.Env[str, str]):
     def __init__(self, game: str = "cookingworld", fold: str = "train", params: str = "") -> None:
         package = require("textworld_express", "textworld-express", "textworld-express")
         self.observation_space, self.action_space = text_space(), text_space(300)
-        self._defaults = {"game": game, "fold": fold, "params": params, "game_seed": None, "gold": False}
+        self._defaults = {"game": game, "fold": fold, "params": _check_params(params), "game_seed": None}
         choose("fold", fold, FOLDS)
         self._jvm = Jvm(package.constants.JAR_PATH, "textworldexpress.runtime.PythonInterface")
         self._world = self._jvm.world
@@ -49,8 +51,8 @@ class TextWorldExpressEnv(gymnasium.Env[str, str]):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
         super().reset(seed=seed)
-        chosen = read_options(options, self._defaults)
-        key = choose("game", chosen["game"], self._games), str(chosen["params"])
+        chosen = read_options(options, self._defaults, game_seed=int)
+        key = choose("game", chosen["game"], self._games), _check_params(chosen["params"])
         fold = choose("fold", chosen["fold"], FOLDS)
         if key != self._loaded:
             self._loaded = None
@@ -78,6 +80,7 @@ class TextWorldExpressEnv(gymnasium.Env[str, str]):
         return clean(answer["observation"]), info
 
     def step(self, action: str) -> tuple[str, SupportsFloat, bool, bool, dict[str, Any]]:
+        check_action(action)
         answer = json.loads(self._world.stepJSON(one_line(action, 300)))
         score, success = float(answer["score"]), bool(answer["tasksuccess"])
         reward, self._score = score - self._score, score
@@ -94,3 +97,10 @@ class TextWorldExpressEnv(gymnasium.Env[str, str]):
 
     def close(self) -> None:
         self._jvm.close()
+
+
+def _check_params(params: object) -> str:
+    text = checked("params", params, str)
+    if text and not _PARAMS.fullmatch(text):
+        raise InvalidValue(f'params={text!r}: settings such as "numLocations=3, includeDoors=0" are needed')
+    return text

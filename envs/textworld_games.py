@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from agentkit.envs.extras import cache_folder
+from agentkit.envs.tasks import checked, choose
 from agentkit.errors import AgentkitError, InvalidValue, MissingExtra, UnknownName
 
 # Each kind's settings and their defaults. Those of the package's own generators keep their names and meanings.
@@ -70,8 +71,7 @@ class Game:
     @classmethod
     def of(cls, kind: str, seed: int, **settings: Any) -> Game:
         """The game of these settings, the others at their defaults. Raises `UnknownName` or `InvalidValue`."""
-        if kind not in KINDS:
-            raise UnknownName.among("kind of TextWorld game", kind, KINDS)
+        choose("kind", kind, KINDS)
         full = dict(KINDS[kind])
         for name, value in settings.items():
             if name not in full:
@@ -101,15 +101,13 @@ class Game:
 
 def _check(kind: str, name: str, value: Any) -> None:
     if name in _CHOICES:
-        if value not in _CHOICES[name]:
-            raise InvalidValue(f"{name}={value!r}: choose one of {', '.join(map(repr, _CHOICES[name]))}")
+        if isinstance(value, bool) or value not in _CHOICES[name]:  # True would be 1
+            raise InvalidValue(f"{name}={value!r}: one of {', '.join(map(repr, _CHOICES[name]))} is needed")
     elif isinstance(KINDS[kind][name], bool):
-        if not isinstance(value, bool):
-            raise InvalidValue(f"{name}={value!r}: choose True or False")
+        checked(name, value, bool)
     elif not (value is None and KINDS[kind][name] is None):
         low, high = (1, _LEVELS[kind]) if name == "level" else _RANGES.get(name, (0, 2**32 - 1))
-        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-            raise InvalidValue(f"{name}={value!r}: an integer in [{low}, {high}] is needed")
+        checked(name, value, int, low=low, high=high)
 
 
 def game_file(game: Game) -> Path:

@@ -16,8 +16,9 @@ from typing import Any, SupportsFloat
 import gymnasium
 import numpy as np
 
-from agentkit.envs.spaces import clean, quoted, text_space
-from agentkit.errors import ContractError
+from agentkit.envs.spaces import check_action, clean, quoted, text_space
+from agentkit.envs.tasks import as_dict, as_score, checked
+from agentkit.errors import ContractError, InvalidValue
 from agentkit.syntax import parse_expression
 
 _BRACKETS = re.compile(r"\s*([A-Za-z_][\w.]*)\[(.*)\]\s*\Z", re.DOTALL)
@@ -111,6 +112,16 @@ class ToolTask:
     score: Callable[[], float] | None = None
     gold: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        checked("goal", self.goal, str)
+        tools: Any = self.tools
+        if not isinstance(tools, Mapping) or not all(isinstance(n, str) and callable(f) for n, f in tools.items()):
+            raise InvalidValue(f'tools={tools!r}: a dict of functions by name is needed, {{"add": add}}')
+        functions: dict[str, Any] = {"succeeded": self.succeeded, "reply": self.reply, "score": self.score}
+        for name, function in functions.items():
+            if not callable(function) and (function is not None or name == "succeeded"):
+                raise InvalidValue(f"{name}={function!r}: a function is needed")
+
 
 class ToolEnv(gymnasium.Env[str, str]):
     """A tool or chat world.
@@ -130,29 +141,36 @@ class ToolEnv(gymnasium.Env[str, str]):
         *,
         stop_on_success: bool = True,
     ) -> None:
+        if not callable(make_task):
+            raise InvalidValue(f"make_task={make_task!r}: a function (random, options) -> ToolTask is needed")
         self.observation_space, self.action_space = text_space(), text_space()
         self._make_task, self._stop_on_success = make_task, stop_on_success
         self._task: ToolTask | None = None
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
         super().reset(seed=seed)
-        chosen = dict(options or {})
-        gold = chosen.pop("gold", False)
-        self._task = task = self._make_task(self.np_random, chosen)
+        chosen = as_dict("options", options)
+        gold = checked("gold", chosen.pop("gold", False), bool)
+        task: object = self._make_task(self.np_random, chosen)
+        if not isinstance(task, ToolTask):
+            raise ContractError(f"make_task returned {task!r}: it must return an agentkit.envs.tools.ToolTask")
+        self._task = task
         info: dict[str, Any] = {"goal": "\n".join(filter(None, [task.goal, describe_tools(task.tools)]))}
         if gold:
             info["gold"] = list(task.gold)
         return clean(task.opening), info
 
     def step(self, action: str) -> tuple[str, SupportsFloat, bool, bool, dict[str, Any]]:
+        check_action(action)
         task = self._task
         assert task is not None, "call reset first"
         before = task.succeeded()
         text, refused, over = self._do(task, action)
-        success = task.succeeded()
-        if not isinstance(success, bool):
+        success: object = task.succeeded()
+        if not isinstance(success, bool | np.bool_):
             raise ContractError(f"ToolTask.succeeded returned {success!r}: it must say True or False")
-        score = float(success) if task.score is None else min(1.0, max(0.0, float(task.score())))
+        success = bool(success)
+        score = float(success) if task.score is None else as_score("ToolTask.score", task.score())
         info: dict[str, Any] = {"success": success, "score": score}
         if refused:
             info["feedback"] = text
@@ -166,7 +184,9 @@ class ToolEnv(gymnasium.Env[str, str]):
             if task.reply is None:
                 names = ", ".join(task.tools)
                 return clean(f"{quoted(action)} is no call of a tool. Tools: {names}."), True, False
-            answer = task.reply(action)
+            answer: object = task.reply(action)
+            if not isinstance(answer, str | None):
+                raise ContractError(f"reply returned {answer!r}: it must return a text, or None to end the episode")
             return clean(answer or ""), False, answer is None
         tool = task.tools.get(call.name)
         if tool is None:
@@ -193,4 +213,8 @@ def describe_tools(tools: Mapping[str, Callable[..., Any]]) -> str:
 
 
 def _signature(tool: Callable[..., Any]) -> str:
-    return re.sub(r" -> .*\Z", "", str(inspect.signature(tool))).replace("'", "")
+    try:
+        signature = str(inspect.signature(tool))
+    except ValueError:  # of some that are written in C
+        raise InvalidValue(f"the tool {tool!r} has no signature to show: put it into a function of your own") from None
+    return re.sub(r" -> .*\Z", "", signature).replace("'", "")

@@ -7,12 +7,17 @@ too, Taxi pays for nothing on the way, and Blackjack ends with a loss.
 from __future__ import annotations
 
 import functools
+import inspect
 from typing import Any
 
 import gymnasium
+from gymnasium.envs.registration import load_env_creator
 
 from agentkit.envs.adapter import TextAdapter
+from agentkit.envs.tasks import check_names, checked, choose
+from agentkit.errors import InvalidValue
 
+_MAPS = ("4x4", "8x8")
 _SUITS = ("red", "green", "yellow", "blue")
 
 
@@ -21,7 +26,13 @@ def frozen_lake(**kwargs: Any) -> TextAdapter:
 
     Success: the agent stands on the goal. What lies under a tile is seen only by stepping on it.
     """
-    lake: Any = gymnasium.make("FrozenLake-v1", disable_env_checker=True, **kwargs).unwrapped
+    if (rows := kwargs.get("desc")) is not None:
+        texts = isinstance(rows, list | tuple) and all(isinstance(row, str) for row in rows)
+        kinds = set("".join(rows)) if texts else set()
+        if not set("SG") <= kinds <= set("SFHG") or len(set(map(len, rows))) > 1:
+            raise InvalidValue(f'desc={rows!r}: rows of one length made of S, F, H and G are needed, ["SFF", "FHG"]')
+    choose("map_name", kwargs.get("map_name", "4x4"), _MAPS)
+    lake = _inner("FrozenLake-v1", kwargs)
     tiles = [str(tile) for tile in lake.desc.astype(str).ravel()]
     goal_row, goal_column = (i + 1 for i in divmod(tiles.index("G"), lake.ncol))
 
@@ -43,6 +54,7 @@ def frozen_lake(**kwargs: Any) -> TextAdapter:
         describe=describe,
         actions={"go left": 0, "go down": 1, "go right": 2, "go up": 3},
         success=lambda outcome: tiles[outcome.observation] == "G",
+        options=(),
     )
 
 
@@ -51,7 +63,7 @@ def cliff_walking(**kwargs: Any) -> TextAdapter:
 
     Success: the agent stands on the goal. A fall from the cliff costs 100 and leads back to the start.
     """
-    cliff: Any = gymnasium.make("CliffWalking-v1", disable_env_checker=True, **kwargs).unwrapped
+    cliff = _inner("CliffWalking-v1", kwargs)
     rows, columns = cliff.shape
 
     @functools.cache
@@ -68,6 +80,7 @@ def cliff_walking(**kwargs: Any) -> TextAdapter:
         describe=describe,
         actions={"go up": 0, "go right": 1, "go down": 2, "go left": 3},
         success=lambda outcome: int(outcome.observation) == rows * columns - 1,
+        options=(),
     )
 
 
@@ -76,7 +89,7 @@ def taxi(**kwargs: Any) -> TextAdapter:
 
     Success: the passenger has been put down at the destination. Admissible are the actions that change something.
     """
-    cab: Any = gymnasium.make("Taxi-v4", disable_env_checker=True, **kwargs).unwrapped
+    cab = _inner("Taxi-v4", kwargs)
     actions = {"go south": 0, "go north": 1, "go east": 2, "go west": 3, "pick up": 4, "put down": 5}
 
     def place(index: int) -> str:
@@ -109,6 +122,7 @@ def taxi(**kwargs: Any) -> TextAdapter:
         actions=actions,
         success=lambda outcome: delivered(outcome.observation),
         admissible=lambda state, _info: possible(state),
+        options=(),
     )
 
 
@@ -117,7 +131,7 @@ def blackjack(**kwargs: Any) -> TextAdapter:
 
     Success: the hand is over and won. A draw is none.
     """
-    table: Any = gymnasium.make("Blackjack-v1", disable_env_checker=True, **kwargs).unwrapped
+    table = _inner("Blackjack-v1", kwargs)
 
     @functools.cache
     def describe(hand: tuple[int, int, int]) -> str:
@@ -132,4 +146,18 @@ def blackjack(**kwargs: Any) -> TextAdapter:
         describe=describe,
         actions={"stick": 0, "hit": 1},
         success=lambda outcome: outcome.terminated and outcome.reward > 0,
+        options=(),
     )
+
+
+def _inner(id: str, kwargs: dict[str, Any]) -> Any:
+    """Gymnasium's environment, whose arguments are of their defaults' types; its numbers are probabilities."""
+    creator = load_env_creator(str(gymnasium.spec(id).entry_point))
+    check_names(id, creator, kwargs)
+    for name, value in kwargs.items():
+        default = inspect.signature(creator).parameters[name].default
+        if isinstance(default, float):
+            checked(name, value, float, low=0, high=1)
+        elif default is not None:
+            checked(name, value, type(default))
+    return gymnasium.make(id, disable_env_checker=True, **kwargs).unwrapped

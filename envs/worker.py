@@ -23,10 +23,13 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from agentkit.errors import AgentkitError, InvalidValue
+from agentkit.envs.spaces import check_action
+from agentkit.envs.tasks import as_dict, checked
+from agentkit.errors import AgentkitError, InvalidValue, MissingExtra, UnknownName
 
 START_SECONDS = 120.0
 _SECONDS_TO_END = 5.0
+_REFUSALS: dict[str, type[AgentkitError]] = {"MissingExtra": MissingExtra, "UnknownName": UnknownName}
 
 
 class WorkerError(AgentkitError, RuntimeError):
@@ -52,15 +55,14 @@ class WorkerEnv(gymnasium.Env[str, str]):
     metadata = {"render_modes": []}  # noqa: RUF012  Gymnasium declares it so
 
     def __init__(self, env: str, kwargs: Mapping[str, Any] | None = None, *, timeout_s: float = 300.0) -> None:
-        if timeout_s <= 0:
-            raise InvalidValue(f"timeout_s={timeout_s}: more than 0")
-        self._made = {"env": env, "kwargs": dict(kwargs or {})}
-        self._timeout_s = timeout_s
+        self._made = {"env": checked("env", env, str), "kwargs": _as_json("kwargs", as_dict("kwargs", kwargs))}
+        self._timeout_s = checked("timeout_s", timeout_s, float, low=0.01)
         self._process: _Process | None = None
         self._ready()
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
         super().reset(seed=seed)
+        options = _as_json("options", as_dict("options", options))
         if seed is None and self._process is None:
             seed = int(self.np_random.integers(2**31))  # a new process does not know the old one's generator
         observation, info = self._ready().call(("reset", seed, options))
@@ -72,6 +74,7 @@ class WorkerEnv(gymnasium.Env[str, str]):
 
     def send_step(self, action: str) -> None:
         """The first half of `step`, for stepping many at once."""
+        check_action(action)
         if self._process is None:
             raise WorkerCrashed("the environment's process has ended: call reset")
         self._process.send(("step", action))
@@ -109,6 +112,9 @@ class WorkerEnv(gymnasium.Env[str, str]):
         except WorkerCrashed:
             self._process = None
             raise
+        if "refused" in answer:
+            kind, message = answer["refused"]
+            raise _REFUSALS.get(kind, InvalidValue)(message)
         if "error" in answer:
             raise WorkerError(answer["error"])
         return answer["value"]
@@ -182,6 +188,15 @@ class _Process:
         self._kill()
 
 
+def _as_json(name: str, value: dict[str, Any]) -> dict[str, Any]:
+    try:
+        json.dumps(value)
+    except (TypeError, ValueError) as error:
+        values = "texts, numbers, True, False, None, and lists and dicts of them"
+        raise InvalidValue(f"{name} goes to another process as JSON: {values}, nothing else ({error})") from None
+    return value
+
+
 def _kill(process: subprocess.Popen[bytes]) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
@@ -205,9 +220,7 @@ class WorkerVectorEnv(gymnasium.vector.VectorEnv[tuple[str, ...], Sequence[str],
     def __init__(
         self, env: str, num_envs: int, kwargs: Mapping[str, Any] | None = None, *, timeout_s: float = 300.0
     ) -> None:
-        if num_envs < 1:
-            raise InvalidValue(f"num_envs={num_envs}: at least 1")
-        self.num_envs = num_envs
+        self.num_envs = checked("num_envs", num_envs, int, low=1)
         self.envs: list[WorkerEnv] = []
         try:
             for _ in range(num_envs):
@@ -248,9 +261,11 @@ class WorkerVectorEnv(gymnasium.vector.VectorEnv[tuple[str, ...], Sequence[str],
         """Actions of environments whose episode ended with the last step are not used: those are reset."""
         if len(actions) != self.num_envs:
             raise InvalidValue(f"{len(actions)} actions for {self.num_envs} environments")
+        for action in actions:  # before any is sent: an answer would be waited for that nobody reads
+            check_action(action)
         for env, action, over in zip(self.envs, actions, self._over, strict=True):
             if not over and env.pid is not None:
-                env.send_step(str(action))
+                env.send_step(action)
         answers = [self._answer(i) for i in range(self.num_envs)]
         infos: dict[str, Any] = {}
         for i, answer in enumerate(answers):
@@ -275,5 +290,5 @@ class WorkerVectorEnv(gymnasium.vector.VectorEnv[tuple[str, ...], Sequence[str],
                 return observation, 0.0, False, False, info
             observation, reward, terminated, truncated, info = self.envs[i].receive_step()
             return observation, float(reward), terminated, truncated, info
-        except WorkerError as error:  # one environment's trouble is an episode's, not the whole vector's
+        except AgentkitError as error:  # one environment's trouble is an episode's, not the whole vector's
             return "", 0.0, False, True, {"success": False, "env_error": str(error)}

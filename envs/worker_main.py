@@ -14,6 +14,7 @@ import traceback
 from typing import Any
 
 from agentkit.envs.registration import make
+from agentkit.errors import InvalidValue, MissingExtra, UnknownName
 
 _SECONDS_TO_END = 5.0
 
@@ -29,6 +30,8 @@ def main() -> None:
             if env is None:
                 env = _make(json.loads(sys.argv[1]))
             answer = {"value": _do(env, *request)}
+        except (InvalidValue, MissingExtra, UnknownName) as error:  # the caller's to mend: it crosses as what it is
+            answer = {"refused": [type(error).__name__, str(error)]}
         except Exception:  # told to the caller, as an error of this call
             answer = {"error": traceback.format_exc(limit=-8)}
         answers.write(json.dumps(answer, default=str) + "\n")

@@ -10,8 +10,8 @@ from typing import Any, SupportsFloat
 
 import gymnasium
 
-from agentkit.envs.spaces import clean, text_space
-from agentkit.errors import InvalidValue
+from agentkit.envs.spaces import check_action, clean, text_space
+from agentkit.envs.tasks import checked
 
 Answer = tuple[str, SupportsFloat, bool, bool, dict[str, Any]]
 TextWrapper = gymnasium.Wrapper[str, str, str, str]
@@ -22,7 +22,7 @@ class TellStepsLeft(TextWrapper):
 
     def __init__(self, env: gymnasium.Env[str, str], limit: int) -> None:
         super().__init__(env)
-        self._limit, self._steps = _at_least(1, "limit", limit), 0
+        self._limit, self._steps = checked("limit", limit, int, low=1), 0
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
         self._steps = 0
@@ -47,7 +47,7 @@ class EndLoops(TextWrapper):
 
     def __init__(self, env: gymnasium.Env[str, str], repeats: int = 3) -> None:
         super().__init__(env)
-        self._repeats = _at_least(2, "repeats", repeats)
+        self._repeats = checked("repeats", repeats, int, low=2)
         self._seen: Counter[tuple[str, str]] = Counter()
         self._text = ""
 
@@ -57,6 +57,7 @@ class EndLoops(TextWrapper):
         return self._text, info
 
     def step(self, action: str) -> Answer:
+        check_action(action)
         self._seen[self._text, action] += 1
         looped = self._seen[self._text, action] >= self._repeats
         self._text, reward, terminated, truncated, info = self.env.step(action)
@@ -72,7 +73,7 @@ class ClipObservation(TextWrapper):
 
     def __init__(self, env: gymnasium.Env[str, str], max_length: int) -> None:
         super().__init__(env)
-        self._max_length = _at_least(1, "max_length", max_length)
+        self._max_length = checked("max_length", max_length, int, low=1)
         self.observation_space = text_space(max_length)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
@@ -89,7 +90,7 @@ class ShowHistory(TextWrapper):
 
     def __init__(self, env: gymnasium.Env[str, str], turns: int = 4) -> None:
         super().__init__(env)
-        self._turns: deque[tuple[str, str]] = deque(maxlen=_at_least(1, "turns", turns))
+        self._turns: deque[tuple[str, str]] = deque(maxlen=checked("turns", turns, int, low=1))
         self._text = ""
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
@@ -98,6 +99,7 @@ class ShowHistory(TextWrapper):
         return self._text, info
 
     def step(self, action: str) -> Answer:
+        check_action(action)
         self._turns.append((self._text, clean(action, 500)))
         self._text, reward, terminated, truncated, info = self.env.step(action)
         shown = "".join(f"{text}\n> {action}\n" for text, action in self._turns) + self._text
@@ -109,7 +111,7 @@ class ScaleReward(TextWrapper):
 
     def __init__(self, env: gymnasium.Env[str, str], scale: float) -> None:
         super().__init__(env)
-        self._scale = scale
+        self._scale = checked("scale", scale, float)
 
     def step(self, action: str) -> Answer:
         text, reward, terminated, truncated, info = self.env.step(action)
@@ -135,9 +137,3 @@ class RewardFromScore(TextWrapper):
         text, _, terminated, truncated, info = self.env.step(action)
         before, self._score = self._score, float(info.get("score", info["success"]))
         return text, self._score - before, terminated, truncated, info
-
-
-def _at_least(low: int, name: str, value: int) -> int:
-    if value < low:
-        raise InvalidValue(f"{name}={value}: at least {low}")
-    return value

@@ -16,20 +16,20 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import gymnasium
 import numpy as np
 from gymnasium.spaces import Text
 from gymnasium.spaces.text import alphanumeric
 
-from agentkit.envs import make, register_all
-from agentkit.envs.extras import MissingProgram
+from agentkit.envs.tasks import as_dict, checked
 from agentkit.errors import ContractError, InvalidValue
-from agentkit.testing.envtrace import Trace, admissible, difference, finish, play, short
+from agentkit.testing.envactions import Actions
+from agentkit.testing.envmake import Maker, Subject, check_signatures
+from agentkit.testing.envtrace import Trace, difference, finish, play
 from agentkit.testing.envwatch import Broken, Env, Findings, Violation, Watched, said
 
 __all__ = ["Report", "Violation", "check_env"]
@@ -46,7 +46,6 @@ HOSTILE: Mapping[str, str] = {
     "meta commands": "save",
     "a transcript": "script",
 }
-_NONSENSE = "qwxz vlorp 93"
 _CHILD_SECONDS = 10.0
 
 
@@ -64,14 +63,14 @@ class Report:
         return not self.violations
 
     def __str__(self) -> str:
-        lines = [f"{self.name}: " + ("keeps the contract" if self.ok else f"{len(self.violations)} broken rules")]
+        lines = [f"{self.name}: " + ("keeps the contract" if self.ok else _count(len(self.violations), "broken rule"))]
         lines += [f"{i}. {v}" for i, v in enumerate(self.violations, 1)]
         lines += [f"Not checked: {s}" for s in self.skipped]
         return "\n".join(lines)
 
 
 def check_env(
-    env: str | Env | Callable[[], Env],
+    env: Subject,
     *,
     seeds: Sequence[int] = (0, 1),
     steps: int = 25,
@@ -82,84 +81,62 @@ def check_env(
     """Check an environment against the contract of `agentkit.envs`.
 
     Args:
-        env: an id, an environment, or a function without arguments that makes one. Only with an id or a function that
+        env: an id, an environment, or a class or function that makes one. Only with an id, a class or a function that
             another process can import is everything checked; `Report.skipped` says what was not.
         seeds: the episodes to play, at least two different ones.
         steps: how many steps an episode is played at most.
         options: passed to each ``reset``.
         raises: raise `agentkit.errors.ContractError` with the whole report where a rule is broken. A package or a
             program that is not installed is raised in any case, as what it is.
-        kwargs: passed to the environment, with an id only.
+        kwargs: passed to what makes the environment.
 
     Rules: ``make``, ``spaces``, ``gymnasium``, ``reset``, ``goal``, ``step``, ``success``, ``score``, ``feedback``,
     ``admissible``, ``hostile``, ``same-seed``, ``other-process``, ``shared-state``, ``global-random``, ``close``.
     """
+    for seed in seeds:
+        checked("a seed", seed, int, low=0)
     if len(set(seeds)) < 2:
-        raise InvalidValue("check_env needs at least two different seeds")
-    return _Check(env, tuple(seeds), steps, dict(options or {}), kwargs).run(raises)
+        raise InvalidValue("check_env needs at least two different seeds, for example seeds=(0, 1)")
+    checked("steps", steps, int, low=1)
+    findings = Findings()
+    maker = Maker(env, kwargs, findings)
+    return _Check(maker, tuple(seeds), steps, as_dict("options", options), findings).run(raises)
 
 
 @dataclass
 class _Check:
-    subject: str | Env | Callable[[], Env]
+    maker: Maker
     seeds: tuple[int, ...]
     steps: int
     options: dict[str, Any]
-    kwargs: dict[str, Any]
-    findings: Findings = field(default_factory=Findings)
+    findings: Findings
     skipped: list[str] = field(default_factory=list)
-    name: str = ""
     files: set[str] = field(default_factory=set)
 
     # -- the order of the checks -------------------------------------------------------------------------------
 
     def run(self, raises: bool) -> Report:
-        self.name = self.subject if isinstance(self.subject, str) else _name(self.subject)
         children, self.files = _children(), _files()
         with contextlib.suppress(Broken):
-            env = self._make()
+            env = self.maker.make()
+            self.findings.look_at(env)
             try:
+                check_signatures(env, self.findings)
                 self._check_spaces(env)
+                solo = {seed: self._episode(env, seed) for seed in self.seeds}
                 self._check_gymnasium(env)
                 self._check_random_state(env)
-                solo = {seed: self._episode(env, seed) for seed in self.seeds}
                 self._check_repeats(env, solo)
-                self._check_admissible(env)
+                Actions(Watched(self.findings, env), self.steps, self.options).check(self.seeds)
                 self._check_hostile(env, solo)
                 self._check_instances(solo)
                 self._check_process(solo)
             finally:
                 self._check_close(env, children)
-        report = Report(self.name, tuple(self.findings.violations.values()), tuple(self.skipped))
+        report = Report(self.maker.name, tuple(self.findings.violations.values()), tuple(self.skipped))
         if raises and not report.ok:
             raise ContractError(str(report))
         return report
-
-    # -- making ------------------------------------------------------------------------------------------------
-
-    def _make(self) -> Env:
-        if isinstance(self.subject, gymnasium.Env):
-            return self.subject
-        try:
-            env = make(self.subject, **self.kwargs) if isinstance(self.subject, str) else self.subject()
-        except (ImportError, MissingProgram):
-            raise  # what is not installed is no fault of the environment
-        except Exception as error:
-            self.findings.broken("make", "the constructor", said(error), "let it be made with the arguments given here")
-            raise Broken from error
-        made: object = env
-        if not isinstance(made, gymnasium.Env):
-            self.findings.broken("make", "the constructor", f"made a {type(env).__name__}", "derive from gymnasium.Env")
-            raise Broken
-        return env
-
-    def _another(self) -> Env | None:
-        if isinstance(self.subject, gymnasium.Env):
-            if self.subject.spec is None:
-                return None
-            register_all()
-            return gymnasium.make(self.subject.spec)
-        return self._make()
 
     # -- single rules ------------------------------------------------------------------------------------------
 
@@ -167,9 +144,10 @@ class _Check:
         for name in ("observation_space", "action_space"):
             space = getattr(env, name, None)
             if not isinstance(space, Text):
-                self.findings.broken(
-                    "spaces", name, f"is {space!r}, not a gymnasium.spaces.Text", f"{name} = agentkit.envs.text_space()"
-                )
+                remedy = f"in __init__: self.{name} = agentkit.envs.text_space()"
+                if space is not None:
+                    remedy += "; an environment that is not of text becomes one with agentkit.envs.TextAdapter"
+                self.findings.broken("spaces", name, f"is {space!r}, not a gymnasium.spaces.Text", remedy)
                 raise Broken
             if space.character_set == alphanumeric:
                 self.findings.broken(
@@ -186,13 +164,17 @@ class _Check:
     def _check_gymnasium(self, env: Env) -> None:
         from gymnasium.utils.env_checker import check_env as gymnasium_check
 
+        if {"spaces", "reset", "step"} & {rule for rule, _ in self.findings.violations}:
+            self.skipped.append("gymnasium: its own checker would say again what is said above; mend that first")
+            return
         try:
             with warnings.catch_warnings(record=True):
                 warnings.simplefilter("always")
                 gymnasium_check(env.unwrapped, skip_render_check=True)
         except Exception as error:
-            remedy = "gymnasium.utils.env_checker.check_env(env) shows it alone; most often reset lacks "
-            remedy += "`super().reset(seed=seed)` or draws from another generator than self.np_random"
+            remedy = "gymnasium.utils.env_checker.check_env(env, skip_render_check=True) shows it alone"
+            if "seed" in str(error) or "random" in str(error):
+                remedy = "begin reset with super().reset(seed=seed), and draw from self.np_random only"
             self.findings.broken("gymnasium", "gymnasium.utils.env_checker", said(error), remedy)
 
     def _check_random_state(self, env: Env) -> None:
@@ -213,36 +195,16 @@ class _Check:
                 remedy = "reset must set everything anew; look for state that is made in __init__ and changed in step"
                 self.findings.broken("same-seed", f"reset(seed={seed}) again", difference(solo[seed], again), remedy)
 
-    def _check_admissible(self, env: Env) -> None:
-        _, info = self._reset(env, self.seeds[0])
-        listed = admissible(info)
-        if not listed:
-            return
-        _, _, _, _, nonsense = self._step(env, _NONSENSE, "step with an unknown action")
-        refusal = str(nonsense.get("feedback", "")).replace(_NONSENSE, "…")
-        if not refusal:
-            return  # nothing says how this environment refuses
-        for action in listed[:8]:
-            self._reset(env, self.seeds[0])
-            _, _, _, _, answer = self._step(env, action)
-            if str(answer.get("feedback", "")).replace(action, "…") == refusal:
-                self.findings.broken(
-                    "admissible",
-                    "step",
-                    f"the admissible action {action!r} is refused: {short(refusal)}",
-                    "list only what step takes, in the words it takes",
-                )
-
     def _check_hostile(self, env: Env, solo: Mapping[int, Trace]) -> None:
-        over = True
+        watched, over = Watched(self.findings, env), True
         for what, action in HOSTILE.items():
             if over:
-                self._reset(env, self.seeds[0])
-            _, _, terminated, truncated, _ = self._step(env, action, f"step with {what}")
+                watched.reset(seed=self.seeds[0], options=dict(self.options))
+            _, _, terminated, truncated, _ = watched.step(action, f"step with {what}", "hostile")
             over = terminated or truncated
         if new := sorted(_files() - self.files):
             remedy = "write to a temporary folder, and refuse what an interpreter takes as a command to itself"
-            self.findings.broken("hostile", "step", f"wrote files into the working folder: {new[:5]}", remedy)
+            self.findings.broken("hostile", "the working folder", f"files were written into it: {new[:5]}", remedy)
         again = self._episode(env, self.seeds[0])
         if again.digest != solo[self.seeds[0]].digest:
             self.findings.broken(
@@ -253,7 +215,7 @@ class _Check:
             )
 
     def _check_instances(self, solo: Mapping[int, Trace]) -> None:
-        first, second = self._another(), self._another()
+        first, second = self.maker.another(), self.maker.another()
         if first is None or second is None:
             self.skipped.append("shared-state and other-process: give an id or a function that makes the environment")
             return
@@ -275,12 +237,13 @@ class _Check:
                         "shared-state", "two instances in turn", difference(solo[seed], traces[i]), remedy
                     )
         finally:
-            first.close()
-            second.close()
+            self._close(first)
+            self._close(second)
 
     def _check_process(self, solo: Mapping[int, Trace]) -> None:
-        target = self._importable()
+        target = self.maker.elsewhere()
         if target is None:
+            self.skipped.append("other-process: another process cannot import it; register it as 'module:Class'")
             return
         # Another hash seed, so that an order that comes from a set of strings shows.
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in sys.path)}
@@ -305,34 +268,9 @@ class _Check:
                 where = f"reset(seed={seed}) in another process"
                 self.findings.broken("other-process", where, difference(solo[seed], there[seed]), remedy)
 
-    def _importable(self) -> dict[str, Any] | None:
-        """How another process makes the environment, as JSON values."""
-        subject: Any = self.subject
-        if isinstance(subject, gymnasium.Env):
-            subject = None if subject.spec is None else subject.spec.id
-        if isinstance(subject, str):
-            spec = gymnasium.registry.get(subject.rpartition(":")[2])
-            point = None if spec is None else spec.entry_point
-            known = isinstance(point, str) or (point is not None and _path(point) is not None)
-            entry = point if isinstance(point, str) else _path(point)
-            steps = None if spec is None else spec.max_episode_steps
-            kwargs = {**({} if spec is None else spec.kwargs), **self.kwargs}
-            found = {"entry": entry, "max_steps": kwargs.pop("max_episode_steps", steps), "kwargs": kwargs}
-            known = known and _is_json(found)
-        else:
-            entry = None if subject is None else _path(subject)
-            found, known = {"entry": entry, "max_steps": None, "kwargs": {}}, entry is not None
-        if not known:
-            self.skipped.append("other-process: another process cannot import it; register it as 'module:Class'")
-            return None
-        return found
-
     def _check_close(self, env: Env, children: set[int]) -> None:
-        try:
-            env.close()
-            env.close()
-        except Exception as error:
-            self.findings.broken("close", "close, called twice", said(error), "called again, close must do nothing")
+        if self._close(env):
+            self._close(env, "close, called again", "a second call must do nothing")
         deadline = time.monotonic() + _CHILD_SECONDS
         while (left := _children(children)) and time.monotonic() < deadline:
             time.sleep(0.05)
@@ -342,36 +280,22 @@ class _Check:
                 "close", "close", f"these processes are still there: {names}", "end and wait for them in close"
             )
 
+    def _close(self, env: Env, where: str = "close", remedy: str = "close must not raise") -> bool:
+        try:
+            env.close()
+        except (Exception, SystemExit) as error:
+            self.findings.broken("close", where, said(error), remedy)
+            return False
+        return True
+
     # -- playing -----------------------------------------------------------------------------------------------
 
     def _episode(self, env: Env, seed: int) -> Trace:
         return finish(play(Watched(self.findings, env), seed, self.steps, self.options))
 
-    def _reset(self, env: Env, seed: int) -> tuple[str, dict[str, Any]]:
-        return Watched(self.findings, env).reset(seed=seed, options=dict(self.options))
 
-    def _step(self, env: Env, action: str, where: str = "step") -> tuple[str, float, bool, bool, dict[str, Any]]:
-        return Watched(self.findings, env).step(action, where)
-
-
-def _name(subject: Any) -> str:
-    if isinstance(subject, gymnasium.Env):
-        return subject.spec.id if subject.spec is not None else type(subject.unwrapped).__name__
-    return str(getattr(subject, "__qualname__", subject))
-
-
-def _path(subject: object) -> str | None:
-    """``"module:attr"`` of a function or class, where another process can import it."""
-    module, name = getattr(subject, "__module__", None), getattr(subject, "__qualname__", "<")
-    return None if module in (None, "__main__") or "<" in name else f"{module}:{name}"
-
-
-def _is_json(value: object) -> bool:
-    try:
-        json.dumps(value)
-    except (TypeError, ValueError):
-        return False
-    return True
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
 
 
 def _numpy_state() -> str:

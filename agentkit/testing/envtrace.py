@@ -6,6 +6,7 @@ JSON, plays the episodes and prints their traces.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib
 import json
@@ -13,7 +14,7 @@ import random
 import sys
 from collections.abc import Generator, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, SupportsFloat
 
 import gymnasium
 
@@ -57,7 +58,8 @@ def play(env: Playable, seed: int, steps: int, options: Mapping[str, Any]) -> Ge
         action = chooser.choice(listed)
         observation, reward, terminated, truncated, info = env.step(action)
         extra = (info.get("success"), info.get("score"), info.get("feedback"), action)
-        seen = (observation, float(reward), admissible(info), terminated, truncated, *extra)
+        paid = float(reward) if isinstance(reward, SupportsFloat) else 0.0  # as `Watched` has it, which told it
+        seen = (observation, paid, admissible(info), bool(terminated), bool(truncated), *extra)
     return Trace(opening, digests, texts)
 
 
@@ -103,8 +105,9 @@ def main() -> None:
     if request["max_steps"]:
         env = gymnasium.wrappers.TimeLimit(env, request["max_steps"])
     traces = {seed: asdict(finish(play(env, seed, request["steps"], request["options"]))) for seed in request["seeds"]}
-    env.close()
     print("\n" + json.dumps(traces))
+    with contextlib.suppress(Exception, SystemExit):  # what close raises is told by the process that asks
+        env.close()
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from typing import Any
 import gymnasium
 from gymnasium.spaces import Text
 
+from agentkit.errors import ContractError
 from agentkit.testing.envtrace import short
 
 Env = gymnasium.Env[Any, Any]
@@ -40,11 +41,19 @@ class Findings:
     """What was found, without repetitions."""
 
     violations: dict[tuple[str, str], Violation] = field(default_factory=dict)
+    homes: dict[str, str] = field(default_factory=dict)
 
     def broken(self, rule: str, where: str, problem: str, remedy: str) -> None:
         """Note a violation: of each rule, the first in each method (of hostile actions, in each action)."""
-        place = where if rule == "hostile" else where.partition("(")[0].partition(" with ")[0]
-        self.violations.setdefault((rule, place), Violation(rule, where, problem, remedy))
+        method = where.partition("(")[0].partition(" with ")[0]
+        place = where if rule == "hostile" else method
+        self.violations.setdefault((rule, place), Violation(rule, where + self.homes.get(method, ""), problem, remedy))
+
+    def look_at(self, env: Env) -> None:
+        """Learn where the environment's methods are written."""
+        inner = type(env.unwrapped)
+        own = [n for n in ("reset", "step", "close") if getattr(inner, n) is not getattr(gymnasium.Env, n)]
+        self.homes = {name: home(getattr(inner, name)) for name in own}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +67,13 @@ class Watched:
         where = f"reset(seed={seed})"
         try:
             answer: Any = self.env.reset(seed=seed, options=options)
-        except Exception as error:
-            self.findings.broken("reset", where, said(error), "reset must not raise")
+        except (Exception, SystemExit) as error:
+            given = f"seed={seed}, options={options}"
+            self.findings.broken("reset", where, said(error), f"reset must not raise; it was called with {given}")
             raise Broken from error
         if not (isinstance(answer, tuple) and len(answer) == 2 and isinstance(answer[1], dict)):
-            self.findings.broken("reset", where, f"returned {short(answer)}", "return observation, info")
+            remedy = 'return observation, {"goal": "what is to be done"}: a tuple of a text and a dict'
+            self.findings.broken("reset", where, f"returned {short(answer)}", remedy)
             raise Broken
         observation, info = answer
         self._text("reset", where, observation)
@@ -81,25 +92,29 @@ class Watched:
         self._extras(where, info, False)
         return observation, info
 
-    def step(self, action: str, where: str = "step") -> tuple[str, float, bool, bool, dict[str, Any]]:
-        rule = "step" if where == "step" else "hostile"
+    def step(
+        self, action: str, where: str = "step", rule: str = "step"
+    ) -> tuple[str, float, bool, bool, dict[str, Any]]:
         try:
             answer: Any = self.env.step(action)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             remedy = "answer in the observation and in info['feedback']; an agent may write anything"
+            if isinstance(error, ContractError):
+                remedy = "mend the part that it names"
             self.findings.broken(rule, where, f"{short(action)}: {said(error)}", remedy)
             raise Broken from error
         if not (isinstance(answer, tuple) and len(answer) == 5):
-            remedy = "return observation, reward, terminated, truncated, info"
+            remedy = "return observation, reward, terminated, truncated, info: a tuple of five, without a `done`"
             self.findings.broken(rule, where, f"returned {short(answer)}", remedy)
             raise Broken
         observation, reward, terminated, truncated, info = answer
         self._text(rule, where, observation)
         if isinstance(reward, bool) or not isinstance(reward, (int, float)) or not math.isfinite(reward):
-            self.findings.broken("step", where, f"the reward is {reward!r}", "a finite float")
+            self.findings.broken("step", where, f"the reward is {reward!r}", "a finite number: float(reward)")
+            reward = 0.0
         for name, value in (("terminated", terminated), ("truncated", truncated)):
             if not isinstance(value, bool):
-                self.findings.broken("step", where, f"{name} is {value!r}", "True or False, not a NumPy value")
+                self.findings.broken("step", where, f"{name} is {value!r}", f"True or False: bool({name})")
         if not isinstance(info, dict):
             self.findings.broken("step", where, f"info is {short(info)}", "a dict")
             raise Broken
@@ -109,7 +124,7 @@ class Watched:
 
     def _text(self, rule: str, where: str, observation: object) -> None:
         if not isinstance(observation, str):
-            self.findings.broken(rule, where, f"the observation is {short(observation)}", "return text")
+            self.findings.broken(rule, where, f"the observation is {short(observation)}", "return a text (str)")
             raise Broken
         space = self.env.observation_space
         if observation not in space:
@@ -117,7 +132,10 @@ class Watched:
             strange = sorted(set(observation) - space.character_set)[:8]
             problem = f"the observation of {len(observation)} characters is not in observation_space"
             problem += f": it has {', '.join(map(ascii, strange))}" if strange else f" (at most {space.max_length})"
-            self.findings.broken(rule, where, problem, "agentkit.envs.clean(text), with text_space() as the space")
+            remedy = "return agentkit.envs.clean(text), which makes any text a member of text_space()"
+            if strange:
+                remedy += "; or, to keep them, give gymnasium.spaces.Text a charset that holds them"
+            self.findings.broken(rule, where, problem, remedy)
 
     def _success(self, where: str, info: Mapping[str, Any], terminated: bool, truncated: bool) -> None:
         success = info.get("success")
@@ -140,9 +158,14 @@ class Watched:
             self.findings.broken("feedback", where, f"info['feedback'] is {short(info['feedback'])}", "text")
         if "admissible_actions" in info:
             listed, space = info["admissible_actions"], self.env.action_space
-            remedy = "a list of texts, each once and in action_space; leave the key out where they are not known"
+            remedy = (
+                "a list of texts, each once and in action_space, sorted(…) where it comes from a set; leave the key "
+            )
+            remedy += "out where they are not known"
             if not isinstance(listed, list) or not all(isinstance(a, str) for a in listed):
                 self.findings.broken("admissible", where, f"info['admissible_actions'] is {short(listed)}", remedy)
+            elif not all(a.strip() for a in listed):
+                self.findings.broken("admissible", where, "an empty action is listed", remedy)
             elif len(set(listed)) < len(listed):
                 self.findings.broken("admissible", where, "an action is listed twice", remedy)
             elif strange := [a for a in listed if a not in space]:
@@ -152,6 +175,16 @@ class Watched:
 
 
 def said(error: BaseException) -> str:
+    """The error in a line, with the place that raised it."""
     place = traceback.extract_tb(error.__traceback__)[-1:]
     at = f" (in {Path(place[0].filename).name}, line {place[0].lineno})" if place else ""
-    return f"{type(error).__name__}: {short(str(error), 400)}{at}"
+    text = " ".join(str(error).encode("utf-8", "backslashreplace").decode().split())
+    return f"{type(error).__name__}: {text if len(text) <= 600 else text[:600] + '…'}{at}"
+
+
+def home(function: object) -> str:
+    """Where a function, or a class's constructor, is written, where that is a file."""
+    code = getattr(function, "__code__", None) or getattr(getattr(function, "__init__", None), "__code__", None)
+    if code is None or not Path(code.co_filename).is_file():
+        return ""
+    return f" ({Path(code.co_filename).name}, line {code.co_firstlineno})"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium
+import numpy as np
 from gymnasium.spaces import Text
 
 from agentkit.envs import clean, text_space
@@ -161,3 +162,167 @@ class ProcessOfItsOwn(Good):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
         text, info = super().reset(seed=seed, options=options)
         return f"{text} ({os.getpid()})", info
+
+
+class Rooms(Good):
+    """Two rooms; of what the second lists, one action is refused, in words that name the room."""
+
+    lists = {"hall": ["go north", "look"], "attic": ["go south", "look", "open chest"]}  # noqa: RUF012
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
+        gymnasium.Env.reset(self, seed=seed)
+        self.room = "hall"
+        return "You are in the hall.", self.info(goal="Open the chest.")
+
+    def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
+        ways = {("hall", "go north"): "attic", ("attic", "go south"): "hall"}
+        if action == "look" or (self.room, action) in ways:
+            self.room = ways.get((self.room, action), self.room)
+            return f"You are in the {self.room}.", 0.0, False, False, self.info(success=False)
+        said = clean(f"In the {self.room} {action[:20]!r} does nothing.")
+        return said, 0.0, False, False, self.info(feedback=said, success=False)
+
+    def info(self, **more: Any) -> dict[str, Any]:
+        return {**more, "admissible_actions": list(self.lists[self.room])}
+
+
+class RoomsMended(Rooms):
+    """The same, without the action that is refused."""
+
+    lists = {"hall": ["go north", "look"], "attic": ["go south", "look"]}  # noqa: RUF012
+
+
+class FarRoom(Rooms):
+    """Refuses what it lists in the tenth room only."""
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
+        gymnasium.Env.reset(self, seed=seed)
+        self.number = 0
+        return "Room 0.", self.info(goal="Reach the last room.")
+
+    def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
+        if action in ("left", "right", "jump", "wave"):
+            self.number += action == "right"
+            return f"Room {self.number}.", 0.0, False, False, self.info(success=False)
+        said = clean(f"{action[:20]!r} does nothing.")
+        return said, 0.0, False, False, self.info(feedback=said, success=False)
+
+    def info(self, **more: Any) -> dict[str, Any]:
+        return {**more, "admissible_actions": ["right", *(["fly"] if self.number == 10 else [])]}
+
+
+class ListsNothing(Good):
+    """An empty action is listed."""
+
+    def info(self, **more: Any) -> dict[str, Any]:
+        return {**more, "admissible_actions": ["", "1"]}
+
+
+class NeedsArgument(Good):
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+
+
+class ConstructorRaises(Good):
+    def __init__(self) -> None:
+        super().__init__()
+        Path("/no/such/file").read_text()
+
+
+class NoEnvironment:
+    """It has the methods, and is none."""
+
+    reset, step = Good.reset, Good.step
+
+
+class ResetWithoutSeed(Good):
+    def reset(self) -> Any:  # type: ignore[override]
+        return super().reset()
+
+
+class ResetWithoutOptions(Good):
+    def reset(self, *, seed: int | None = None) -> Any:  # type: ignore[override]
+        return super().reset(seed=seed)
+
+
+class ResetNeedsMore(Good):
+    def reset(self, task: str, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:  # type: ignore[override]
+        return super().reset(seed=seed)
+
+
+class ResetTakesAnything(Good):
+    def reset(self, **anything: Any) -> Any:
+        return super().reset(**anything)
+
+
+class ResetReturnsText(Good):
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        return super().reset(seed=seed)[0]
+
+
+class ResetReturnsNothing(Good):
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        super().reset(seed=seed)
+
+
+class ForgetsSuper(Good):
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
+        self.number, self.tries = 3, 0
+        return "I think of a number.", self.info(goal="Guess it.")
+
+
+class FourValues(Good):
+    def step(self, action: str) -> Any:
+        text, reward, terminated, _, info = super().step(action)
+        return text, reward, terminated, info
+
+
+class StepNeedsMore(Good):
+    def step(self, action: str, more: str) -> Any:  # type: ignore[override]
+        return super().step(action)
+
+
+class NoStep(gymnasium.Env[str, str]):
+    def __init__(self) -> None:
+        self.observation_space, self.action_space = text_space(), text_space()
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
+        super().reset(seed=seed)
+        return "You wait.", {"goal": "Wait."}
+
+
+class NoSpaces(Good):
+    def __init__(self) -> None:
+        """Forgotten."""
+
+
+class RewardIsNothing(Good):
+    def step(self, action: str) -> Any:
+        text, _, terminated, truncated, info = super().step(action)
+        return text, None, terminated, truncated, info
+
+
+class Exits(Good):
+    def step(self, action: str) -> Any:
+        sys.exit(3)
+
+
+class CloseRaises(Good):
+    def close(self) -> None:
+        raise OSError("the connection is gone")
+
+
+class CloseRaisesAgain(Good):
+    def close(self) -> None:
+        del self.action_space
+
+
+class NumPyValues(Good):
+    def step(self, action: str) -> Any:
+        text, reward, terminated, truncated, info = super().step(action)
+        return text, reward, np.bool_(terminated), truncated, info
+
+
+def makes_a_class() -> Any:
+    return Good

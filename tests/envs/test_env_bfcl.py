@@ -18,6 +18,7 @@ from agentkit.errors import AgentkitError, InvalidValue, MissingExtra, UnknownNa
 from agentkit.llm import ScriptedLLM
 from agentkit.policy.call import FunctionCall
 from agentkit.testing import check_env
+from tests.envs.needs import need
 
 ID = "agentkit/BFCL-v0"
 CATEGORIES = ("base", "long_context", "miss_func", "miss_param")
@@ -25,8 +26,7 @@ CATEGORIES = ("base", "long_context", "miss_func", "miss_param")
 
 @pytest.fixture(autouse=True)
 def _need() -> None:
-    if importlib.util.find_spec("bfcl_eval") is None:
-        pytest.skip("bfcl-eval is not installed")
+    need("bfcl_eval")
 
 
 def play(env: Any, actions: list[str]) -> dict[str, Any]:

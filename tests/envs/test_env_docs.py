@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from agentkit.envs.miniwob_browser import NAMES
+from tests.envs.needs import need
 
 DOCS = Path(__file__).parents[2] / "docs"
 # Each page with the package that its blocks need.
@@ -36,12 +34,8 @@ _BLOCK = re.compile(r"```(python|text)\n(.*?)```\n", re.DOTALL)
 
 @pytest.mark.parametrize("page", sorted(PAGES))
 def test_the_blocks_of_a_page_run_and_print_what_it_says(page: str, tmp_path: Path) -> None:
-    if importlib.util.find_spec(PAGES[page]) is None:
-        pytest.skip(f"{PAGES[page]} is not installed")
-    if PAGES[page] in ("scienceworld", "textworld_express") and shutil.which("java") is None:
-        pytest.skip("there is no Java")
-    if PAGES[page] == "miniwob" and not any(map(shutil.which, NAMES)):
-        pytest.skip("there is no browser: apt-get install chromium")
+    if PAGES[page] != "gymnasium":
+        need(PAGES[page])
     blocks = [(m[1], m[2]) for m in _BLOCK.finditer((DOCS / page).read_text())]
     program, expected = [], []
     for i, (language, text) in enumerate(blocks):

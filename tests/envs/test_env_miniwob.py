@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
-import shutil
-import signal
-import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -18,14 +13,13 @@ import pytest
 
 from agentkit.envs import make
 from agentkit.envs.miniwob import MiniWobEnv
-from agentkit.envs.miniwob_browser import NAMES, Browser, BrowserError
+from agentkit.envs.miniwob_browser import Browser, BrowserError
 from agentkit.envs.miniwob_gold import SOLVERS
 from agentkit.errors import AgentkitError, InvalidValue, MissingExtra, UnknownName
+from tests.envs.endings import end_holder
+from tests.envs.needs import need
 
-if importlib.util.find_spec("miniwob") is None:
-    pytest.skip("miniwob is not installed: pip install 'agentkit[miniwob]'", allow_module_level=True)
-if not any(map(shutil.which, NAMES)):
-    pytest.skip("there is no browser: apt-get install chromium", allow_module_level=True)
+need("miniwob", whole_module=True)
 
 
 @pytest.fixture(scope="module")
@@ -232,31 +226,8 @@ def test_what_is_missing_is_named_with_its_command(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("ending", ["close", "exit", "kill"])
 def test_the_browser_does_not_outlive_its_environment(ending: str) -> None:
-    code = (
-        "import sys\nfrom agentkit.envs.miniwob import MiniWobEnv\n"
-        "env = MiniWobEnv()\nenv.reset(seed=0)\nprint(env._page._browser.pid, flush=True)\nsys.stdin.readline()\n"
-        f"if {ending!r} == 'close': env.close(); print('closed', flush=True); sys.stdin.readline()\n"
-    )
-    command = [sys.executable, "-c", code]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        session = int(process.stdout.readline())
-        assert len(_of_session(session)) > 3
-        if ending == "kill":
-            process.send_signal(signal.SIGKILL)
-        else:
-            process.stdin.write("\n")
-            process.stdin.flush()
-        if ending == "close":
-            assert process.stdout.readline() == "closed\n"
-            assert _of_session(session) == []
-            process.stdin.close()
-        process.wait(30)
-    deadline = time.monotonic() + 30
-    while _of_session(session) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert _of_session(session) == []
+    code = "from agentkit.envs.miniwob import MiniWobEnv\nenv = MiniWobEnv()\nenv.reset(seed=0)"
+    end_holder(code, "env._page._browser.pid", ending, lambda session: bool(_of_session(session)))
 
 
 def _of_session(session: int) -> list[str]:

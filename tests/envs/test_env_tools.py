@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentkit.envs.tools import Call, ToolEnv, ToolTask, parse_call
+from agentkit.errors import ContractError, InvalidValue
 from agentkit.testing import check_env
 
 
@@ -139,3 +140,43 @@ def test_it_keeps_the_contract(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.chdir(tmp_path)
     assert check_env(bank).ok
     assert check_env(bank, options={"talk": True}).ok
+
+
+@pytest.mark.parametrize(
+    ("parts", "words"),
+    [
+        ({"goal": None}, "goal=None: a text is needed"),
+        ({"tools": [print]}, "a dict of functions by name is needed"),
+        ({"succeeded": False}, "succeeded=False: a function is needed"),
+        ({"reply": "hello"}, "reply='hello': a function is needed"),
+        ({"tools": {"max": max}}, "has no signature to show"),
+    ],
+)
+def test_what_a_task_cannot_be_made_of_is_told(parts: dict[str, Any], words: str) -> None:
+    whole: dict[str, Any] = {"goal": "Go.", "tools": {}, "succeeded": lambda: False, **parts}
+    with pytest.raises(InvalidValue, match=words):
+        ToolEnv(lambda random, options: ToolTask(**whole)).reset(seed=0)
+
+
+@pytest.mark.parametrize(
+    ("parts", "words"),
+    [
+        ({"succeeded": lambda: None}, "succeeded returned None: it must say True or False"),
+        ({"reply": lambda text: 5}, "reply returned 5: it must return a text, or None"),
+        ({"score": lambda: None}, "score returned None: it must return a number"),
+    ],
+)
+def test_what_the_functions_of_a_task_must_return_is_told(parts: dict[str, Any], words: str) -> None:
+    whole: dict[str, Any] = {"goal": "Go.", "tools": {}, "succeeded": lambda: False, **parts}
+    env = ToolEnv(lambda random, options: ToolTask(**whole))
+    env.reset(seed=0)
+    with pytest.raises(ContractError, match=words):
+        env.step("hello")
+
+
+def test_what_makes_no_task_is_told() -> None:
+    nothing: Any = None
+    with pytest.raises(ContractError, match=r"it must return an agentkit\.envs\.tools\.ToolTask"):
+        ToolEnv(lambda random, options: nothing).reset(seed=0)
+    with pytest.raises(InvalidValue, match="make_task=None: a function"):
+        ToolEnv(nothing)

