@@ -17,7 +17,7 @@ import types
 from collections.abc import Callable
 from typing import Any
 
-from .program import execute, new_module, show  # noqa: TID251 - the package has another name inside
+from .program import execute, new_module  # noqa: TID251 - the package has another name inside
 from .wire import Channel, Json, Request, WireError, from_json, to_json  # noqa: TID251
 
 # The modules that a test could change for the next by mistake, and that are always loaded.
@@ -37,7 +37,7 @@ def serve(request: Request, judge: Channel, _: list[int]) -> None:
         kept[id(value)] = value
         return id(value)
 
-    module = new_module("candidate", request["code"], "<program>")
+    module = new_module("candidate", "<program>")
     try:
         execute(request["code"], module)
     except BaseException as error:
@@ -67,7 +67,6 @@ def _answer(message: Json, module: types.ModuleType, kept: dict[int, object], ke
     except BaseException as error:
         if isinstance(error, MemoryError):
             kept.clear()
-        show(error)
         return {"error": _known(error), "text": str(error)[:1000]}
 
 
@@ -215,7 +214,7 @@ def judges(request: Request, host: Channel, files: list[int]) -> None:
         if "random" in named:
             random.seed(request["seed"])
         report = _run_tests(request, *files)
-        last = modules != sys.modules.keys() or any(vars(sys.modules[n]) != before[n] for n in before if n in named)
+        last = modules != sys.modules.keys() or any(vars(sys.modules[name]) != before[name] for name in named)
         last = last or _memory() - memory > _GROWTH_KB
         host.send({**report, "last": last})
         if last:
@@ -281,8 +280,8 @@ def _compiled(code: str, file: str, explain: bool = False) -> types.CodeType:
 
 @functools.lru_cache(maxsize=256)
 def _named(code: str) -> frozenset[str]:
-    """The words of ``code`` that a Python name can be: a module that is not among them, it cannot change."""
-    return frozenset(word.strip("_") for word in re.findall(r"\w+", code))
+    """The modules of `_WATCHED` that ``code`` names: the others it cannot change."""
+    return frozenset(word.strip("_") for word in re.findall(r"\w+", code)).intersection(_WATCHED)
 
 
 def _explained(test: str, file: str) -> Any:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import atexit
 import io
-import linecache
 import os
 import random
 import sys
@@ -34,8 +33,8 @@ def prepare(scratch: str | None) -> None:
     sys.stderr = io.TextIOWrapper(io.FileIO(2, "w", closefd=False), "utf-8", "backslashreplace", write_through=True)
     sys.stdin = io.StringIO()
     sys.__stdout__, sys.__stderr__, sys.__stdin__ = sys.stdout, sys.stderr, sys.stdin  # type: ignore[misc,assignment]
-    execute("def f():\n    return [1]\nf()", new_module("warm", "", "<warm>"))
-    del sys.modules["warm"], linecache.cache["<warm>"]
+    execute("def f():\n    return [1]\nf()", new_module("warm", "<warm>"))
+    del sys.modules["warm"]
     if scratch is not None:
         _live_in(scratch)
 

@@ -28,12 +28,11 @@ def show(error: BaseException) -> None:
         sys.stderr.write("".join(lines))
 
 
-def new_module(name: str, code: str, file: str) -> types.ModuleType:
-    """A new module ``name`` that holds nothing yet; tracebacks will show the lines of ``code``."""
+def new_module(name: str, file: str) -> types.ModuleType:
+    """A new module ``name`` that holds nothing yet."""
     module = types.ModuleType(name)
     module.__file__ = file
     sys.modules[name] = module
-    linecache.cache[file] = (len(code), None, code.splitlines(keepends=True), file)
     return module
 
 
@@ -47,7 +46,9 @@ class CallError(Exception):
 
 def run(request: Request, host: Channel, _: list[int]) -> None:
     """Run a program as a script, with the host's functions in its reach."""
-    main_module = new_module("__main__", request["code"], "<program>")
+    code = request["code"]
+    main_module = new_module("__main__", "<program>")
+    linecache.cache["<program>"] = (len(code), None, code.splitlines(keepends=True), "<program>")  # for tracebacks
     names: list[str] = request.get("calls", [])
     if names:
         world = types.ModuleType(request["calls_module"])
@@ -60,7 +61,7 @@ def run(request: Request, host: Channel, _: list[int]) -> None:
         setattr(world, "CallError", CallError)  # noqa: B010
     else:
         host.sock.close()
-    execute(request["code"], main_module)
+    execute(code, main_module)
 
 
 def _host_function(name: str, channel: Channel, lock: _thread.LockType) -> Callable[..., object]:
