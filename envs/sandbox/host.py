@@ -14,7 +14,6 @@ import struct
 import subprocess
 import tempfile
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -41,7 +40,7 @@ class Server:
         self.limits = limits
         self.pid = os.getpid()
         self.broken = False
-        self._ready: deque[socket.socket] = deque()
+        self._next: socket.socket | None = None
         self._folder = tempfile.mkdtemp(prefix="agentkit-sandbox-")
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
@@ -90,23 +89,25 @@ class Server:
 
     def _hang_up(self) -> None:
         self.control.close()
-        for channel in self._ready:
-            channel.close()
+        if self._next is not None:
+            self._next.close()
 
     def listen(self) -> bytes:
-        """The server's next message: a report, or ``ready``, whose channels to processes are kept here. Raises EOFError
-        when the server is gone."""
-        message, files, _, _ = socket.recv_fds(self.control, 65536, 64, socket.MSG_CMSG_CLOEXEC)
+        """The server's next message; the channel that comes with it is kept. Raises OSError or EOFError when the server
+        is gone."""
+        message, files, _, _ = socket.recv_fds(self.control, 1024, 1, socket.MSG_CMSG_CLOEXEC)
         if not message:
             raise EOFError("the sandbox's server is gone")
-        self._ready += [socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fd) for fd in files]
+        for fd in files:
+            self._next = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fd)
         return message
 
     def next_process(self) -> socket.socket:
-        """The channel to a process that waits for a request. Raises OSError or EOFError when the server is gone."""
-        while not self._ready:
-            self.listen()
-        return self._ready.popleft()
+        """The channel to a process that waits for a request. Raises EOFError when the server is gone."""
+        channel, self._next = self._next, None
+        if channel is None:
+            raise EOFError("the sandbox's server is gone")
+        return channel
 
     def execute(
         self,
@@ -226,11 +227,8 @@ class Execution:
                 elif fd in self._output:
                     more = self._read(fd)
                 else:
-                    said = self._server.listen()
-                    more = said == b"ready"
-                    if not more:
-                        report = said
-                        last = time.monotonic() + 1.0
+                    report, more = self._server.listen(), False
+                    last = time.monotonic() + 1.0
                 if not more:
                     poll.unregister(fd)
                     waiting.discard(fd)

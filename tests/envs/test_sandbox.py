@@ -217,6 +217,21 @@ def test_no_process_outlives_a_closed_sandbox() -> None:
     assert box.run("").ended is Ended.REFUSED
 
 
+def test_a_server_costs_two_descriptors_and_returns_them() -> None:
+    def held() -> int:
+        return len(os.listdir("/proc/self/fd"))
+
+    before = held()
+    with Sandbox() as box:
+        for _ in range(10):  # more than are made ready at a time
+            assert box.run("print(1)").ok
+        assert held() == before + 2
+        for trusted in (False, True, True):
+            assert box.judge("def f(x): return x", ["assert f(1) == 1"], entry_point="f", trusted=trusted).passed
+        assert held() == before + 2 * 2  # the second server is the judge's
+    assert held() == before
+
+
 def test_a_server_that_dies_is_replaced(sandbox: Sandbox) -> None:
     with Sandbox() as box:
         assert box.run("").ok

@@ -1,7 +1,7 @@
 """The warm parent: forks a fresh, further isolated process for each execution.
 
-The parent never reads a program: it sends the host a channel to each process that it has made ready, and the request
-comes through that, so one execution's program cannot be found in the memory that the next one inherits.
+The parent never reads a program: it hands the host a channel to the next process that it has made ready, and the
+request comes through that, so one execution's program cannot be found in the memory that the next one inherits.
 
     server      warm; enforces the deadline and the memory total, kills, reports
       program   process 1 of a PID namespace of its own, with no capability and filtered system calls
@@ -82,13 +82,14 @@ def main(control_fd: int, options: dict[str, Any]) -> NoReturn:
     gc.freeze()
     os.dup2(1, 2)  # which is /dev/null, as it is for a program whose output nobody reads
     server.refill()
+    server.say(b"ready")
     while True:
         message = control.recv(256)
         if not message:
             os._exit(0)
         if message == b"kill":  # it crossed with the report of an execution that had ended
             continue
-        control.send(server.execute(**marshal.loads(message)))  # noqa: S302 - from the host
+        server.say(server.execute(**marshal.loads(message)))  # noqa: S302 - from the host
 
 
 def _enter_namespaces() -> None:
@@ -108,7 +109,7 @@ class _Server:
     def __init__(self, control: _socket.socket, options: dict[str, Any]) -> None:
         self._control = control
         self._options = options
-        self._ready: list[int] = []
+        self._ready: list[tuple[int, _socket.socket]] = []
         self._own_namespace = self._proc = -1
         self._others: set[str] = set()
         self._depth = 0
@@ -135,19 +136,24 @@ class _Server:
             os._exit(1)
 
     def refill(self) -> None:
-        """Make processes ready, and send the host their channels."""
-        count = AHEAD if self._options["warm"] else 1
+        """Make processes ready."""
         # The last to be given a program runs beside all of the next, which are made meanwhile.
-        made = [self._make_ready(left or AHEAD) for left in reversed(range(count))]
-        self._ready += [pid for pid, _ in made]
-        files = struct.pack(f"@{count}i", *(channel.fileno() for _, channel in made))
-        self._control.sendmsg([b"ready"], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, files)])
-        for _, channel in made:
-            channel.close()
+        count = AHEAD if self._options["warm"] else 1
+        self._ready += [self._make_ready(left or AHEAD) for left in reversed(range(count))]
+
+    def say(self, message: bytes) -> None:
+        """Tell the host, and hand it the channel to the next process, if there will be one."""
+        if not self._ready:
+            self._control.send(message)
+            return
+        _, channel = self._ready[0]
+        file = struct.pack("@i", channel.fileno())
+        self._control.sendmsg([message], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, file)])
+        channel.close()
 
     def execute(self, timeout_s: float, trusted: bool) -> bytes:
         """Watch the next process, which the host gives its program; what came of it, as a `REPORT`."""
-        pid = self._ready.pop(0)
+        pid, _ = self._ready.pop(0)
         if timeout_s != math.inf:
             resource.prlimit(pid, resource.RLIMIT_CPU, (int(timeout_s) + 2,) * 2)
         if not self._ready and self._options["warm"]:
@@ -220,11 +226,12 @@ class _Server:
 
     def _resident(self) -> int:
         """Bytes of resident memory of the program's processes: all in sight that are not the server's own."""
+        ready = {pid for pid, _ in self._ready}
         total = 0
         for name in os.listdir(self._proc):
             if name.isdigit() and name not in self._others:
                 with contextlib.suppress(OSError):  # it may have ended
-                    if self._numbers(name)[self._depth - 1] not in self._ready:
+                    if self._numbers(name)[self._depth - 1] not in ready:
                         total += int(self._read(f"{name}/statm").split()[1])
         return total * os.sysconf("SC_PAGE_SIZE")
 
