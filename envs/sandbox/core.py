@@ -205,7 +205,7 @@ class Sandbox:
                     continue
                 if trial.ok:
                     self._found, self._probed = wall, True
-                    if not server.broken:
+                    if server.idle:
                         self._idle.append(server)
                     return
                 reasons.append(f"{wall.level}: {trial.stderr.strip() or trial.note}")
@@ -226,13 +226,13 @@ class Sandbox:
         with self._lock:
             while self._idle:
                 server = self._idle.pop()
-                if server.pid == os.getpid() and not server.broken:
+                if server.pid == os.getpid() and server.idle:
                     return server
                 server.close()
         return Server(self._found, self._packages, self.limits)
 
     def _give_back(self, server: Server) -> None:
-        if server.broken or self._closed:
+        if not server.idle or self._closed:
             server.close()
             return
         with self._lock:

@@ -39,7 +39,6 @@ class Server:
         self.wall = wall
         self.limits = limits
         self.pid = os.getpid()
-        self.broken = False
         self._next: socket.socket | None = None
         self._folder = tempfile.mkdtemp(prefix="agentkit-sandbox-")
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -76,7 +75,6 @@ class Server:
 
     def close(self) -> None:
         """End the server and all that it runs; a second call does nothing."""
-        self.broken = True
         self._hang_up()
         if self.pid != os.getpid():  # a fork's copy: the process is not this one's to end
             return
@@ -91,6 +89,13 @@ class Server:
         self.control.close()
         if self._next is not None:
             self._next.close()
+            self._next = None
+
+    @property
+    def idle(self) -> bool:
+        """Whether it can be given a request: what came of the one before has been heard, and it lives as far as is
+        known."""
+        return self._next is not None
 
     def listen(self) -> bytes:
         """The server's next message; the channel that comes with it is kept. Raises OSError or EOFError when the server

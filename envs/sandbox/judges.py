@@ -54,6 +54,7 @@ class LastingJudge:
         self._started = self._timeout_s = 0.0
 
     def begin(self, request: dict[str, Any], program: socket.socket, timeout_s: float) -> None:
+        self.broken = True  # until it has reported
         self._started, self._timeout_s = time.monotonic(), timeout_s
         if self._execution is None:
             judges = {**request, "role": "judges"}
@@ -70,11 +71,9 @@ class LastingJudge:
         try:
             report = self._channel.receive()
         except TimeoutError:
-            self.broken = True
             note = f"the tests took more than {self._timeout_s:g} seconds"
             return [], SandboxResult(Ended.TIMEOUT, level=level, note=note)
         except (OSError, EOFError, WireError):
-            self.broken = True
             return [], SandboxResult(Ended.KILLED, level=level, note="the judge ended in the middle of its tests")
         self.broken = report["last"]
         return [report], SandboxResult(Ended.OK, exit_code=0, level=level, wall_s=time.monotonic() - self._started)

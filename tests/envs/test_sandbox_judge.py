@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agentkit.envs.sandbox import Ended, Limits, Sandbox, core
+from agentkit.envs.sandbox import Ended, Limits, Sandbox, core, host, judges
 from agentkit.envs.sandbox.inside.wire import WireError, from_json, to_json
 
 SECRET = 271828182
@@ -246,6 +246,27 @@ def test_a_trusted_test_that_never_ends_is_ended(sandbox: Sandbox, monkeypatch: 
         assert not verdict.passed
         assert verdict.judge.ended in (Ended.TIMEOUT, Ended.KILLED)
         assert sandbox.judge("def f(x): return x", ["assert f(1) == 1"], entry_point="f", trusted=True).passed
+
+
+def test_a_judging_that_was_interrupted_leaves_no_report_for_the_next(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Stop(Exception):
+        pass
+
+    def interrupted(self: object) -> None:
+        raise Stop
+
+    for kind in (judges.LastingJudge, judges.FreshJudge, host.Execution):
+        trusted = kind is not judges.FreshJudge
+        with monkeypatch.context() as patch:
+            patch.setattr(kind, "wait", interrupted)
+            with pytest.raises(Stop):
+                sandbox.judge("def f(x): return 1", ["assert f(1) == 1"], entry_point="f", trusted=trusted)
+        for trusted in (True, False):
+            wrong = sandbox.judge("def f(x): return 2", ["assert f(1) == 1"], entry_point="f", trusted=trusted)
+            assert [t.passed for t in wrong.tests] == [False]
+            assert sandbox.run("print(3)").stdout == "3\n"
 
 
 def test_what_a_program_answers_takes_no_memory_from_the_next() -> None:
