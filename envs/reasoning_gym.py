@@ -76,7 +76,8 @@ class ReasoningGymEnv(QuestionEnv):
         self._select(self._defaults)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
-        if _PLAIN.issuperset(as_dict("options", options)) and self._chosen is self._defaults:
+        plain = not options or (isinstance(options, dict) and _PLAIN.issuperset(options))
+        if plain and self._chosen is self._defaults:
             return super().reset(seed=seed, options=options)
         given = as_dict("options", options)
         read_options(given, {**self._defaults, "index": None})  # raises for what is none

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import gymnasium
@@ -32,8 +31,8 @@ _RANGES = [
     (0x2600, 0x27BF),
 ]
 REPLACEMENT = "\ufffd"
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 CHARSET = frozenset("\t\n" + REPLACEMENT + "".join(chr(c) for low, high in _RANGES for c in range(low, high + 1)))
+_ASCII = bytes(sorted(ord(c) for c in CHARSET if c.isascii()))
 
 
 class _Text(gymnasium.spaces.Text):
@@ -53,9 +52,7 @@ def clean(text: str, max_length: int = MAX_OBSERVATION) -> str:
     """``text`` as a member of ``text_space(max_length)``: unknown characters become U+FFFD, carriage returns go, and
     what is too long loses its middle."""
     if text.isascii():  # the common case, at the speed of C
-        if text.isprintable() and len(text) <= max_length:
-            return text
-        strange = _CONTROL.search(text) is not None
+        strange = bool(text.encode().translate(None, _ASCII))
     else:
         strange = not CHARSET.issuperset(text)
     if strange:

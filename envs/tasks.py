@@ -51,15 +51,16 @@ def read_options(options: Mapping[str, Any] | None, defaults: Mapping[str, Any],
     known = {"gold": False, **defaults}
     if not options:
         return known
-    given = as_dict("options", options)
-    for name, value in given.items():
+    if not isinstance(options, dict):
+        options = as_dict("options", options)
+    for name, value in options.items():
         if name not in known:
             raise UnknownName.among("option", str(name), known)
         default = known[name]
         kind = kinds.get(name) if default is None else type(default)
-        if kind is not None and not (value is None and default is None):
+        if value.__class__ is not kind and kind is not None and not (value is None and default is None):
             checked(name, value, kind)
-    return {**known, **given}
+    return known | options
 
 
 def as_dict(name: str, value: object) -> dict[str, Any]:
