@@ -76,7 +76,7 @@ class ReasoningGymEnv(QuestionEnv):
         self._select(self._defaults)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
-        plain = not options or (isinstance(options, dict) and _PLAIN.issuperset(options))
+        plain = options is None or (options.__class__ is dict and _PLAIN.issuperset(options))
         if plain and self._chosen is self._defaults:
             return super().reset(seed=seed, options=options)
         given = as_dict("options", options)
