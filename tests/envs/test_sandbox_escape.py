@@ -168,6 +168,23 @@ def test_no_socket_can_be_opened(sandbox: Sandbox, family: str) -> None:
     assert "PermissionError" in result.stderr
 
 
+@pytest.mark.parametrize("call", ["bind", "connect"])
+def test_a_socket_of_a_pair_gets_no_name(sandbox: Sandbox, call: str) -> None:
+    pair = "socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)[0]"
+    assert "PermissionError" in sandbox.run(f"import socket; {pair}.{call}('\\0name')").stderr
+
+
+def test_where_folders_are_mounted_from_is_not_told(sandbox: Sandbox) -> None:
+    code = """
+        import ctypes, errno
+        libc = ctypes.CDLL(None, use_errno=True)
+        for number in (457, 458):
+            assert libc.syscall(number, 0, 0, 0, 0) == -1
+            print(errno.errorcode[ctypes.get_errno()])
+    """
+    assert printed(sandbox, code) == "EPERM\nEPERM"
+
+
 def test_no_inherited_descriptor_leads_out(sandbox: Sandbox) -> None:
     code = """
         import os

@@ -27,11 +27,13 @@ _IN_ANY_CHANGE = 0x3C6  # modified, attributes, moved from and to, created, dele
 _PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 4, 22, 38
 _EPERM, _ENOSYS = 1, 38
 
-# Refused to every program, and to the server itself. Sockets would reach a sibling through an abstract name; the memory
-# calls make memory that no limit counts; the rest only widen the kernel's surface.
+# Refused to every program, and to the server itself. Sockets would reach a sibling through an abstract name, and so
+# would one of a pair once it is bound; the memory calls make memory that no limit counts; statmount and listmount tell
+# of folders outside; the rest only widen the kernel's surface.
 _NEVER = {
     "x86_64": {
-        "socket": 41, "ptrace": 101, "process_vm_readv": 310, "process_vm_writev": 311, "bpf": 321,
+        "socket": 41, "connect": 42, "bind": 49, "ptrace": 101, "process_vm_readv": 310, "process_vm_writev": 311,
+        "bpf": 321,
         "perf_event_open": 298, "userfaultfd": 323, "add_key": 248, "request_key": 249, "keyctl": 250,
         "memfd_create": 319, "shmget": 29, "semget": 64, "msgget": 68, "mq_open": 240, "name_to_handle_at": 303,
         "open_by_handle_at": 304, "fanotify_init": 300, "quotactl": 179, "acct": 163, "kexec_load": 246,
@@ -39,7 +41,8 @@ _NEVER = {
         "delete_module": 176, "iopl": 172, "ioperm": 173,
     },
     "aarch64": {
-        "socket": 198, "ptrace": 117, "process_vm_readv": 270, "process_vm_writev": 271, "bpf": 280,
+        "socket": 198, "bind": 200, "connect": 203, "ptrace": 117, "process_vm_readv": 270, "process_vm_writev": 271,
+        "bpf": 280,
         "perf_event_open": 241, "userfaultfd": 282, "add_key": 217, "request_key": 218, "keyctl": 219,
         "memfd_create": 279, "shmget": 194, "semget": 190, "msgget": 186, "mq_open": 180, "name_to_handle_at": 264,
         "open_by_handle_at": 265, "fanotify_init": 262, "quotactl": 60, "acct": 89, "kexec_load": 104,
@@ -55,7 +58,8 @@ _NAMESPACES = {
 _NEVER_ANYWHERE = {
     "io_uring_setup": 425, "io_uring_enter": 426, "io_uring_register": 427, "open_tree": 428, "move_mount": 429,
     "fsopen": 430, "fsconfig": 431, "fsmount": 432, "fspick": 433, "pidfd_getfd": 438, "process_madvise": 440,
-    "mount_setattr": 442, "quotactl_fd": 443, "memfd_secret": 447,
+    "mount_setattr": 442, "quotactl_fd": 443, "memfd_secret": 447, "statmount": 457, "listmount": 458,
+    "open_tree_attr": 467, "listns": 470,
 }  # fmt: skip
 _MACHINE = os.uname().machine
 _AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
