@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import ast
 import contextlib
-import functools
+import operator
 import os
 import threading
 import weakref
@@ -12,13 +11,12 @@ from collections.abc import Collection, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
+from agentkit.envs.sandbox.ahead import calls_ahead
 from agentkit.envs.sandbox.host import HostFunctions, Server
-from agentkit.envs.sandbox.inside.wire import WireError, to_json
 from agentkit.envs.sandbox.judges import FreshJudge, LastingJudge
 from agentkit.envs.sandbox.launch import WALLS, Wall
 from agentkit.envs.sandbox.values import Ended, Level, Limits, SandboxResult, SandboxUnavailable, TestResult, Verdict
 from agentkit.errors import InvalidValue
-from agentkit.syntax import parse_module
 
 _JUDGE_EXTRA_S = 2.0
 
@@ -88,11 +86,11 @@ class Sandbox:
         """
         request = {
             "role": "program",
-            "code": code,
-            "seed": seed,
-            **({"stdin": stdin} if stdin else {}),
+            "code": _text("the code", code),
+            "seed": operator.index(seed),
+            **({"stdin": _text("stdin", stdin)} if stdin else {}),
             **({"files": _checked_files(files)} if files else {}),
-            **({"calls": sorted(calls), "calls_module": calls_module} if calls else {}),
+            **({"calls": sorted(calls), "calls_module": _text("calls_module", calls_module)} if calls else {}),
         }
         try:
             server = self._take()
@@ -129,11 +127,15 @@ class Sandbox:
         long as the tests leave its modules alone, which halves the time; without it each judging has a new judge.
         """
         timeout_s = _positive(timeout_s)
-        ahead = _calls_ahead(tuple(tests), entry_point)
-        serve = {"role": "serve", "code": program, "ahead": ahead, "seed": seed}
+        if isinstance(tests, str):
+            raise InvalidValue("tests is one string; give a list of tests.")
+        tests = [_text("a test", test) for test in tests]
+        entry_point, prelude = _text("entry_point", entry_point), _text("the prelude", prelude)
+        ahead, seed = calls_ahead(tuple(tests), entry_point, prelude), operator.index(seed)
+        serve = {"role": "serve", "code": _text("the program", program), "ahead": ahead, "seed": seed}
         request = {
             "role": "judge",
-            "tests": list(tests),
+            "tests": tests,
             "entry_point": entry_point,
             "prelude": prelude,
             "stop_at_first": stop_at_first,
@@ -163,8 +165,8 @@ class Sandbox:
 
     def close(self) -> None:
         """End all idle servers; those in use end after their execution."""
-        self._closed = True
         with self._lock:
+            self._closed = True
             _close_all(self._idle, self._judges)
 
     def warm(self) -> frozenset[Server]:
@@ -232,11 +234,11 @@ class Sandbox:
         return Server(self._found, self._packages, self.limits)
 
     def _give_back(self, server: Server) -> None:
-        if not server.idle or self._closed:
-            server.close()
-            return
         with self._lock:
-            self._idle.append(server)
+            if server.idle and not self._closed:
+                self._idle.append(server)
+                return
+        server.close()
 
     def _take_judge(self) -> LastingJudge:
         with self._lock:
@@ -248,11 +250,11 @@ class Sandbox:
         return LastingJudge(self._take())
 
     def _give_back_judge(self, judge: FreshJudge | LastingJudge) -> None:
-        if isinstance(judge, LastingJudge) and not judge.broken and not self._closed:
-            with self._lock:
+        with self._lock:
+            if isinstance(judge, LastingJudge) and not judge.broken and not self._closed:
                 self._judges.append(judge)
-        else:
-            self._give_back(judge.retire())
+                return
+        self._give_back(judge.retire())
 
 
 def _close_all(servers: list[Server], judges: list[LastingJudge]) -> None:
@@ -261,24 +263,11 @@ def _close_all(servers: list[Server], judges: list[LastingJudge]) -> None:
             (servers or judges).pop().close()
 
 
-@functools.lru_cache(maxsize=1024)
-def _calls_ahead(tests: tuple[str, ...], entry_point: str) -> list[Any]:
-    """The calls in a single test that can be read off it: the program makes them all at once. With several tests none
-    are, so that a call that never returns fails its own test alone."""
-    if len(tests) != 1 or not entry_point:
-        return []
-    found: list[tuple[int, int, Any]] = []
-    try:
-        for node in ast.walk(parse_module(tests[0])):
-            match node:
-                case ast.Call(ast.Name(name), args, []) if name in (entry_point, "candidate"):
-                    with contextlib.suppress(ValueError, TypeError, WireError):  # not made of literals
-                        values = [to_json(ast.literal_eval(a)) for a in args]
-                        found.append((node.lineno, node.col_offset, values))
-    except (SyntaxError, ValueError, RecursionError):
-        return []
-    found.sort(key=lambda call: call[:2])
-    return [{"call": entry_point, "args": values, "kwargs": {}} for _, _, values in found]
+def _text(what: str, text: object) -> str:
+    """``text`` as a plain string, which a string of a derived class is not."""
+    if not isinstance(text, str):
+        raise InvalidValue(f"{what} is {text!r:.80}; give a string.")
+    return str.__str__(text)
 
 
 def _positive(timeout_s: float) -> float:
@@ -291,16 +280,19 @@ def _checked_files(files: Mapping[str, str]) -> dict[str, str]:
     for name in files:
         if os.path.isabs(name) or ".." in name.split("/") or "\0" in name or not name:
             raise InvalidValue(f"file name {name!r}: give a path relative to the scratch folder.")
-    return dict(files)
+    return {_text("a file's name", name): _text(f"the file {name!r}", text) for name, text in files.items()}
 
 
 def _verdict(count: int, said: list[Any], program: SandboxResult, judge: SandboxResult) -> Verdict:
     """The host's own reading of what the judge reported: a missing, malformed or partial report is no pass."""
     if len(said) != 1 or not judge.ok:
         return Verdict(False, (), program, judge, note=program.note or judge.note or "the judge did not report")
-    tests = tuple(TestResult(t["passed"] is True, str(t["message"])) for t in said[0]["results"])
+    try:
+        tests = tuple(TestResult(t["passed"] is True, str(t["message"])) for t in said[0]["results"])
+        note = str(said[0]["error"])
+    except (TypeError, LookupError):  # a test of a model's own got at the judge's channel
+        return Verdict(False, (), program, judge, note="the judge's report is none")
     passed = len(tests) == count and all(t.passed for t in tests)
-    note = str(said[0]["error"])
     if not passed and program.ended not in (Ended.OK, Ended.ERROR):
         note = program.note
     return Verdict(passed, tests, program, judge, note)

@@ -75,6 +75,9 @@ class Server:
 
     def close(self) -> None:
         """End the server and all that it runs; a second call does nothing."""
+        if self.pid == os.getpid():
+            with contextlib.suppress(OSError):  # closed before, or the server is gone
+                self.control.shutdown(socket.SHUT_RDWR)  # seen inside though a fork of this process has a copy
         self._hang_up()
         if self.pid != os.getpid():  # a fork's copy: the process is not this one's to end
             return
@@ -157,6 +160,7 @@ class Execution:
         self._note = ""
         self._folder: str | None = None
         self._lost = ""
+        self._fault: Exception | None = None
         self._started = time.monotonic()
         try:
             self.channel = server.next_process()
@@ -166,6 +170,9 @@ class Execution:
             self._lost = str(error) or "it hung up"
             self.channel, nobody = socket.socketpair()
             nobody.close()
+        except BaseException:
+            self.let_go()
+            raise
 
     def _start(self, request: dict[str, Any], header: dict[str, Any], files: Sequence[int], output: bool) -> None:
         request["output"] = output
@@ -186,25 +193,33 @@ class Execution:
             self.channel.settimeout(None)
 
     def stop(self) -> None:
-        """End it now; `wait` then returns at once."""
+        """End it now; `wait` then returns soon, whatever the server does."""
+        self._timeout_s = time.monotonic() - self._started
         with contextlib.suppress(OSError):  # its server is gone, and all with it
             self._kill(Ended.KILLED, "it was not needed any more")
 
+    def let_go(self) -> None:
+        """Close what the host has of it. It ends with its server."""
+        for fd in self._output:
+            os.close(fd)
+        self.channel.close()
+        if self._folder is not None and self._server.pid == os.getpid():
+            shutil.rmtree(self._folder, ignore_errors=True)
+
     def wait(self) -> SandboxResult:
-        """Read what the program prints, answer its calls, and return what came of it. Call it once."""
+        """Read what the program prints, answer its calls, and return what came of it. Call it once. Raises what a
+        function of ``calls`` raised, if it is no mistake of the program's."""
         report: bytes | None = None
         try:
             if not self._lost:
                 report = self._loop()
         except (OSError, EOFError) as error:
+            if error is self._fault:
+                raise
             self._lost = str(error) or "it hung up"
         finally:
-            for fd in self._output:
-                os.close(fd)
-            self.channel.close()
-            if self._folder is not None:
-                shutil.rmtree(self._folder, ignore_errors=True)
-            if self._lost or (self._server.wall is not None and not self._server.wall.warm):
+            self.let_go()
+            if report is None or (self._server.wall is not None and not self._server.wall.warm):
                 self._server.close()
         return self._result(report)
 
@@ -218,8 +233,8 @@ class Execution:
         poll = select.poll()
         for fd in waiting:
             poll.register(fd, select.POLLIN)
-        # The pipes are read to their end even after the report; a process that got away may hold them open, which can
-        # happen only without a wall, and is not waited for.
+        # The pipes are read to their end even after the report; who else may hold them open, a process that got away
+        # where there is no wall or a fork of this one, is not waited for.
         while waiting:
             ready = poll.poll(None if last == math.inf else max(0.0, last - time.monotonic()) * 1000)
             if not ready:
@@ -299,6 +314,9 @@ class Execution:
         except (TypeError, ValueError, LookupError, ArithmeticError, RuntimeError, WireError, RecursionError) as error:
             # A wrong call is the program's mistake, and it is told so. Anything else is the host's own fault.
             reply = {"error": str(error)[:2000], "kind": type(error).__name__}
+        except (OSError, EOFError) as fault:
+            self._fault = fault  # not to be taken for one of the server's
+            raise
         with contextlib.suppress(ConnectionError):
             self.channel.settimeout(_GRACE_S)
             Channel(self.channel).send_request(reply)

@@ -26,14 +26,16 @@ class FreshJudge:
 
     def begin(self, request: dict[str, Any], program: socket.socket, timeout_s: float) -> None:
         """Hand over the tests (a request of the role ``judge``) and the socket of the program."""
-        self._execution = self.server.execute(
-            request, timeout_s, on_message=self._said.append, files=[program.fileno()]
-        )
+        self._execution = self.server.execute(request, timeout_s, on_message=self._hear, files=[program.fileno()])
 
     def wait(self) -> tuple[list[Any], SandboxResult]:
         """What it said, if anything, and how the judging ended."""
         assert self._execution is not None
         return self._said, self._execution.wait()
+
+    def _hear(self, message: object) -> None:
+        if len(self._said) < 2:  # two are one too many: what a test sends besides must not fill the host's memory
+            self._said.append(message)
 
     def retire(self) -> Server:
         """End it. Its server is free for other work."""
@@ -86,5 +88,5 @@ class LastingJudge:
 
     def close(self) -> None:
         if self._execution is not None:
-            self._execution.channel.close()
+            self._execution.let_go()
         self.server.close()

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import signal
+import socket
 import threading
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,9 +22,11 @@ from agentkit.envs.sandbox import (
     Sandbox,
     SandboxUnavailable,
     Wall,
+    core,
 )
 from agentkit.envs.sandbox import host as host_module
 from agentkit.envs.sandbox.inside import kernel
+from agentkit.envs.sandbox.judges import LastingJudge
 from agentkit.errors import AgentkitError, InvalidValue
 
 
@@ -281,3 +287,132 @@ def test_a_deadline_must_be_positive(sandbox: Sandbox) -> None:
     for wrong in (0, -1, float("nan"), float("inf")):
         with pytest.raises(InvalidValue):
             sandbox.run("", timeout_s=wrong)
+
+
+# --- after a fault of the host ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fault", [AttributeError, KeyboardInterrupt, FileNotFoundError, EOFError])
+def test_after_a_fault_the_next_program_gets_its_own_report(fault: type[BaseException]) -> None:
+    def stop() -> None:
+        raise fault("the host's own")
+
+    with Sandbox() as box:
+        with pytest.raises(fault, match="the host's own"):
+            box.run("stop()", calls={"stop": stop})
+        for status in (3, 4):
+            assert box.run(f"raise SystemExit({status})").exit_code == status
+
+
+def test_an_interrupted_judging_is_not_taken_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(self: LastingJudge) -> None:
+        raise KeyboardInterrupt
+
+    right, wrong = "def f(): return 1", "def f(): return 2"
+    with Sandbox() as box:
+        assert box.judge(right, ["assert f() == 1"], entry_point="f", trusted=True).passed
+        monkeypatch.setattr(LastingJudge, "wait", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            box.judge(right, ["assert f() == 1"], entry_point="f", trusted=True)
+        monkeypatch.undo()
+        for program in (wrong, right):
+            verdict = box.judge(program, ["assert f() == 1"], entry_point="f", trusted=True)
+            assert verdict.passed == (program is right), verdict
+
+
+def test_no_execution_leaves_a_descriptor_open(sandbox: Sandbox) -> None:
+    def once(count: int) -> int:
+        for _ in range(count):
+            sandbox.run("print(1)")
+            sandbox.run("f()", calls={"f": lambda: 1})
+            for trusted in (True, False):
+                sandbox.judge("def f(): return 1", ["assert f() == 1"], entry_point="f", trusted=trusted)
+        return len(os.listdir("/proc/self/fd"))
+
+    before = once(4)
+    assert once(40) - before <= 4  # the channels of processes that wait are from none to four for each server
+
+
+def test_a_stopped_server_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host_module, "_GRACE_S", 0.2)
+    monkeypatch.setattr(core, "_JUDGE_EXTRA_S", 0.1)
+    with Sandbox() as box:
+        assert box.judge("def f(): return 1", ["assert f() == 1"], entry_point="f", trusted=True).passed
+        for server in box.warm():
+            for pid in _descendants(server._process.pid):
+                os.kill(pid, signal.SIGSTOP)
+        verdict = box.judge("def f(): return 1", ["assert f() == 1"], entry_point="f", trusted=True, timeout_s=0.2)
+        assert not verdict.passed
+        assert box.run("print(1)").stdout == "1\n"
+
+
+def _descendants(pid: int) -> list[int]:
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [pid, *(below for child in children for below in _descendants(int(child)))]
+
+
+def test_a_fork_of_the_host_keeps_no_program_waiting() -> None:
+    with Sandbox() as box:
+        assert box.judge("def f(): return 1", ["assert f() == 1"], entry_point="f", trusted=True).passed
+        hold, release = os.pipe()
+        forks = []
+        judge_begin = LastingJudge.begin
+
+        def begin(self: LastingJudge, request: dict[str, Any], program: socket.socket, timeout_s: float) -> None:
+            forks.append(os.fork())
+            if forks[-1] == 0:  # holds a copy of the program's channel for as long as it lives
+                os.close(release)
+                os.read(hold, 1)
+                os._exit(0)
+            judge_begin(self, request, program, timeout_s)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(LastingJudge, "begin", begin)
+            verdict = box.judge("def f(): return 1", ["assert f() == 1"], entry_point="f", trusted=True, timeout_s=3)
+        os.close(release)
+        os.close(hold)
+        os.waitpid(forks[0], 0)
+    assert (verdict.passed, verdict.program.ended) == (True, Ended.OK)
+
+
+# --- what is asked ---------------------------------------------------------------------------------------------------
+
+
+class _Text(str):
+    """As template engines have it."""
+
+
+def test_strings_of_derived_classes_are_strings(sandbox: Sandbox) -> None:
+    result = sandbox.run(_Text("print(input(), open('a').read())"), stdin=_Text("1"), files={_Text("a"): _Text("2")})
+    assert result.stdout == "1 2\n"
+    assert sandbox.judge(_Text("def f(): return 1"), [_Text("assert f() == 1")], entry_point=_Text("f")).passed
+
+
+@pytest.mark.parametrize("tests", ["assert f() == 1", [1], [b"assert f() == 1"], [None, "assert f() == 1"]])
+def test_tests_that_are_no_list_of_strings_are_the_callers_mistake(sandbox: Sandbox, tests: Any) -> None:
+    with pytest.raises(InvalidValue, match="give a"):
+        sandbox.judge("def f(): return 1", tests, entry_point="f", trusted=True)
+
+
+def test_a_file_above_the_limit_is_said_without_our_own_lines(sandbox: Sandbox) -> None:
+    result = sandbox.run("print(1)", files={"a": "a" * (sandbox.limits.file_mb * 2**20 + 1)})
+    assert (result.ended, result.stderr.splitlines()[-1]) == (Ended.ERROR, "OSError: [Errno 27] File too large")
+    assert "/sandbox" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "{'Fraction': '1e999999999'}",
+        "{'set': [{'int': format((2**61 - 1) * i, 'x')} for i in range(1, 500)]}",
+        "{'dict': [[{'int': format((2**61 - 1) * i, 'x')}, 1] for i in range(1, 500)]}",
+    ],
+)
+def test_no_value_keeps_the_host_busy(sandbox: Sandbox, value: str) -> None:
+    code = f"""
+import world
+channel = next(c.cell_contents for c in world.f.__closure__ if hasattr(c.cell_contents, "sock"))
+channel.send({{"call": "f", "args": {{"tuple": [{value}]}}, "kwargs": {{"dict": []}}}})
+print(channel.receive_request()[0]["kind"])
+"""
+    assert sandbox.run(code, calls={"f": lambda x: None}).stdout == "WireError\n"

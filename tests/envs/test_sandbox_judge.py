@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Iterator
 
 import pytest
@@ -296,3 +297,59 @@ def test_an_exception_of_a_derived_class_is_the_one_that_a_test_expects(
     test = f"said = ''\ntry:\n    f(1)\nexcept {expected}:\n    said = 'raised'\nassert said == 'raised'"
     verdict = sandbox.judge(program, [test], entry_point="f")
     assert verdict.passed, verdict
+
+
+def test_a_program_that_remembers_is_asked_in_the_order_of_the_test(sandbox: Sandbox) -> None:
+    program = (
+        "n = 0\ndef f(step=1):\n    global n\n    n += step\n    return n\ndef reset():\n    global n\n    n = 0\n"
+    )
+    for test in (
+        "assert f() == 1\nreset()\nassert f() == 1",
+        "assert f() == 1\nassert n == 1\nassert f() == 2",
+        "for i in range(2):\n    assert f(1) == 3 * i + 1\n    assert f(2) == 3 * i + 3",
+        "step = 5\nassert f(step) == 5 and f(1) == 6\nassert f(2) == 8",
+        "if not __name__:\n    f(100)\nassert f() == 1",
+        "def check(g):\n    assert g() == 1\n    reset()\n    assert g() == 1\nassert f() == 1\nassert f(-1) == 0\ncheck(f)",
+        "def twice():\n    return f(1) + f(1)\nassert f(2) == 2\nassert twice() == 3 + 4",
+    ):
+        verdict = sandbox.judge(program, [test], entry_point="f")
+        assert verdict.passed, (test, verdict.tests)
+    assert sandbox.judge(program, ["assert f() == 6"], prelude="f(5)", entry_point="f").passed
+
+
+@pytest.mark.parametrize("said", ["'x'", "{}", "[1]", "{'results': [1], 'error': ''}", "{'results': None}"])
+def test_a_report_that_a_test_made_up_is_no_pass(sandbox: Sandbox, said: str) -> None:
+    test = f"""
+import os, sys
+frame = sys._getframe()
+while 'host' not in frame.f_locals:
+    frame = frame.f_back
+frame.f_locals['host'].send({said})
+os._exit(0)
+"""
+    verdict = sandbox.judge("def f(): return 1", [test], entry_point="f")
+    assert (verdict.passed, verdict.note) == (False, "the judge's report is none")
+
+
+def test_a_test_that_floods_the_host_fills_none_of_its_memory(sandbox: Sandbox) -> None:
+    test = """
+import sys
+frame = sys._getframe()
+while 'host' not in frame.f_locals:
+    frame = frame.f_back
+for _ in range(50):
+    frame.f_locals['host'].send('x' * 1_000_000)
+"""
+    tracemalloc.start()
+    try:
+        assert not sandbox.judge("def f(): return 1", [test], entry_point="f").passed
+        assert tracemalloc.get_traced_memory()[1] < 20_000_000
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("module", ["heapq", "json", "operator"])
+def test_a_patched_module_is_not_the_next_programs(sandbox: Sandbox, module: str) -> None:
+    patch = f"import {module}\n{module}.patched = 1"
+    assert sandbox.judge("", [patch], trusted=True).passed
+    assert sandbox.judge("", [f"import {module}\nassert not hasattr({module}, 'patched')"], trusted=True).passed

@@ -21,8 +21,10 @@ from .program import execute, new_module  # noqa: TID251 - the package has anoth
 from .wire import Channel, Json, Request, WireError, from_json, to_json  # noqa: TID251
 
 # The modules that a test could change for the next by mistake, and that are always loaded.
-_WATCHED = ("builtins", "collections", "copy", "functools", "itertools", "math", "os", "random", "re", "string", "sys")
-
+_WATCHED = (
+    *("bisect", "builtins", "collections", "copy", "functools", "heapq", "itertools", "json", "math", "operator", "os"),
+    *("random", "re", "string", "sys", "types", "typing"),
+)
 
 # By how much a judge may have grown, at its largest: what is left in it must never fail the next program's tests.
 _GROWTH_KB = 32 * 1024
@@ -241,6 +243,8 @@ def _run_tests(request: Request, program: int) -> Json:
     try:
         return _judged(request, _Candidate(Channel(sock)))
     finally:
+        with contextlib.suppress(OSError):  # the program is gone
+            sock.shutdown(_socket.SHUT_RDWR)  # it hears of it even where a fork of the host has a copy
         sock.close()
 
 

@@ -47,23 +47,23 @@ def _live_in(scratch: str) -> None:
 def main(request: Request, channel: Channel, files: list[int]) -> NoReturn:
     """Do what ``request`` asks: ``role`` is a key of `_ROLES`; ``output`` says whether the first two of ``files`` are
     to be standard output and standard error; ``scratch`` is the writable folder, where it is this program's own."""
-    if request["output"]:
-        for number in (1, 2):
-            os.dup2(files[0], number)
-            os.close(files.pop(0))
-    if "scratch" in request:
-        _live_in(request["scratch"])
-    os.chdir(sys.path[0])
-    if request["seed"]:
-        random.seed(request["seed"])
-    if "stdin" in request:
-        sys.stdin = sys.__stdin__ = io.StringIO(request["stdin"])  # type: ignore[misc,assignment]
-    for name, text in request.get("files", {}).items():
-        path = os.path.abspath(name)
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        with open(path, "w", encoding="utf-8") as file:
-            file.write(text)
     try:
+        if request["output"]:
+            for number in (1, 2):
+                os.dup2(files[0], number)
+                os.close(files.pop(0))
+        if "scratch" in request:
+            _live_in(request["scratch"])
+        os.chdir(sys.path[0])
+        if request["seed"]:
+            random.seed(request["seed"])
+        if "stdin" in request:
+            sys.stdin = sys.__stdin__ = io.StringIO(request["stdin"])  # type: ignore[misc,assignment]
+        for name, text in request.get("files", {}).items():
+            path = os.path.abspath(name)
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            with open(path, "w", encoding="utf-8") as file:
+                file.write(text)
         _ROLES[request["role"]](request, channel, files)
     except SystemExit as stop:
         if stop.code is None or isinstance(stop.code, int):

@@ -12,8 +12,9 @@ import json
 import marshal
 import struct
 import sys
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from operator import itemgetter
 from typing import Any
 
 MAX_BYTES = 16 * 2**20
@@ -115,11 +116,11 @@ def from_json(value: Json, kept: Callable[[int], object] | None = None) -> objec
             case "tuple":
                 return tuple(from_json(v, kept) for v in body)
             case "dict":
-                return {from_json(k, kept): from_json(v, kept) for k, v in body}
+                return dict(_hashed([(from_json(k, kept), from_json(v, kept)) for k, v in body], itemgetter(0)))
             case "set":
-                return {from_json(v, kept) for v in body}
+                return set(_hashed([from_json(v, kept) for v in body]))
             case "frozenset":
-                return frozenset(from_json(v, kept) for v in body)
+                return frozenset(_hashed([from_json(v, kept) for v in body]))
             case "bytes":
                 return bytes.fromhex(body)
             case "bytearray":
@@ -137,7 +138,7 @@ def from_json(value: Json, kept: Callable[[int], object] | None = None) -> objec
             case "Fraction":
                 from fractions import Fraction
 
-                return Fraction(str(body)) if len(str(body)) < 10_000 else Fraction(0)
+                return Fraction(*map(int, str(body).split("/")))  # not "1e999999999", which would take hours
             case "reference":
                 return Reference(int(body[0]), str(body[1])[:200])
             case "kept" if kept is not None:
@@ -145,6 +146,14 @@ def from_json(value: Json, kept: Callable[[int], object] | None = None) -> objec
     except (TypeError, ValueError, ArithmeticError, LookupError) as error:
         raise WireError(f"not a {name}: {error}") from None
     raise WireError(f"unknown kind of value {name!r:.40}")
+
+
+def _hashed(items: list[Any], key: Callable[[Any], object] | None = None) -> list[Any]:
+    """``items``. Raises `WireError` where so many keys share a hash that they were made to, so as to keep whoever puts
+    them in a table busy for hours."""
+    if len(items) > 200 and max(Counter(map(hash, map(key, items) if key else items)).values()) > 200:
+        raise WireError("too many keys of the same hash")
+    return items
 
 
 class Channel:
