@@ -82,7 +82,9 @@ class Sandbox:
         import path. ``calls`` are functions of the host that the program may call by name, or import from the module
         ``calls_module``; arguments and results cross as plain data, exceptions that are standard ones are raised in
         the program, and a function that raises `ProgramInterrupted` ends it. ``seed`` seeds ``random``; string hashes
-        are fixed, so a program prints the same thing each time. Never raises for what the program does.
+        are fixed, so a program prints the same thing each time. Never raises for what the program does; raises what a
+        function of ``calls`` raises that is no mistake of the program's (say, OSError), and `InvalidValue` for what is
+        no string or no path.
         """
         request = {
             "role": "program",
@@ -125,6 +127,8 @@ class Sandbox:
 
         ``trusted`` says that no model wrote the tests or the prelude. The judge then lives on for the next program, as
         long as the tests leave its modules alone, which halves the time; without it each judging has a new judge.
+
+        Raises `InvalidValue` where ``tests`` is no list of strings.
         """
         timeout_s = _positive(timeout_s)
         if isinstance(tests, str):
