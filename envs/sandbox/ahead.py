@@ -1,4 +1,5 @@
-"""The calls that a program can make before its judge asks for them: each way across is a switch of processes."""
+"""What the host works out of tests once, for all programs that they judge: the calls that a program can make before its
+judge asks for them, for each way across is a switch of processes; and the bytecode of tests that are trusted."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ import ast
 import builtins
 import contextlib
 import functools
+import marshal
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -32,6 +34,17 @@ def calls_ahead(tests: tuple[str, ...], entry_point: str, prelude: str) -> list[
         return [{"call": entry_point, "args": values, "kwargs": {}} for values in found]
     except (SyntaxError, ValueError, RecursionError):
         return []
+
+
+@functools.lru_cache(maxsize=1024)
+def bytecode(tests: tuple[str, ...], prelude: str) -> dict[str, bytes]:
+    """The marshalled bytecode of trusted tests and their prelude, by the name of their file. What cannot be compiled is
+    left out: its judge will try, and say why."""
+    made = {}
+    for file, code in [("<prelude>", prelude), *((f"<test {i}>", test) for i, test in enumerate(tests))]:
+        with contextlib.suppress(SyntaxError, ValueError, RecursionError, MemoryError):
+            made[file] = marshal.dumps(compile(code, file, "exec", dont_inherit=True))
+    return made
 
 
 def _bound(node: ast.AST) -> list[str]:

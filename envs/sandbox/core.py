@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
-from agentkit.envs.sandbox.ahead import calls_ahead
+from agentkit.envs.sandbox.ahead import bytecode, calls_ahead
 from agentkit.envs.sandbox.host import HostFunctions, Server
 from agentkit.envs.sandbox.judges import FreshJudge, LastingJudge
 from agentkit.envs.sandbox.launch import WALLS, Wall
@@ -144,6 +144,7 @@ class Sandbox:
             "prelude": prelude,
             "stop_at_first": stop_at_first,
             "explain": explain,
+            "bytecode": bytecode(tuple(tests), prelude) if trusted and not explain else {},
             "ahead": ahead,
             "seed": seed,
         }

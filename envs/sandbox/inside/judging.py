@@ -7,6 +7,7 @@ import builtins
 import contextlib
 import functools
 import linecache
+import marshal
 import os
 import random
 import re
@@ -262,10 +263,10 @@ def _judged(request: Request, candidate: _Candidate) -> Json:
         scope["_said"] = _said
         message = ""
         try:
-            exec(_compiled(request["prelude"], "<prelude>"), scope)  # noqa: S102
+            exec(_compiled(request, request["prelude"], "<prelude>"), scope)  # noqa: S102
             if entry:
                 scope[entry] = candidate.function(entry)
-            exec(_compiled(test, file, request["explain"]), scope)  # noqa: S102
+            exec(_compiled(request, test, file), scope)  # noqa: S102
         except BaseException as error:
             linecache.cache[file] = (len(test), None, test.splitlines(keepends=True), file)
             message = _reason(error, file) or type(error).__name__
@@ -276,9 +277,12 @@ def _judged(request: Request, candidate: _Candidate) -> Json:
     return {"results": results, "error": ""}
 
 
-@functools.lru_cache(maxsize=256)  # the next attempts at a task come with the same tests
-def _compiled(code: str, file: str, explain: bool = False) -> types.CodeType:
-    tree = _explained(code, file) if explain else code
+def _compiled(request: Request, code: str, file: str) -> types.CodeType:
+    """``code`` as the host compiled it, or as it is compiled here."""
+    if file in request["bytecode"]:
+        made: types.CodeType = marshal.loads(request["bytecode"][file])  # noqa: S302 - from the host
+        return made
+    tree = _explained(code, file) if request["explain"] and file != "<prelude>" else code
     return compile(tree, file, "exec", dont_inherit=True)
 
 
