@@ -216,9 +216,13 @@ def test_trusted_tests_leave_nothing_for_the_next(sandbox: Sandbox) -> None:
         "import colorsys\ncolorsys.mark = 1\nassert f(1) == 1",
         "mark = 1\nassert f(1) == 1",
         "import random\nrandom.random()\nassert f(1) == 1",
+        "import sys\nsys.setrecursionlimit(150)\nassert f(1) == 1",
+        "import os\nos.environ['mark'] = '1'\nassert f(1) == 1",
+        "import gc\ngc.disable()\nassert f(1) == 1",
     ]
     look = (
-        "import builtins, colorsys, math, random\n"
+        "import builtins, colorsys, gc, math, os, random, sys\n"
+        "assert sys.getrecursionlimit() > 150 and 'mark' not in os.environ and gc.isenabled()\n"
         "assert not hasattr(builtins, 'mark') and not hasattr(colorsys, 'mark') and 'mark' not in globals()\n"
         "assert math.pi > 3.1 and random.random() == random.Random(0).random() and f(1) == 1"
     )

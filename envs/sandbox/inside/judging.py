@@ -23,9 +23,11 @@ from .wire import Channel, Json, Request, WireError, from_json, to_json  # noqa:
 
 # The modules that a test could change for the next by mistake, and that are always loaded.
 _WATCHED = (
-    *("bisect", "builtins", "collections", "copy", "functools", "heapq", "itertools", "json", "math", "operator", "os"),
-    *("random", "re", "string", "sys", "types", "typing"),
+    *("bisect", "builtins", "collections", "copy", "functools", "heapq", "itertools", "json", "math", "operator"),
+    *("random", "re", "string", "types", "typing"),
 )
+# And those whose state is not in their names: the environment, the working folder, the limit of recursion.
+_STATEFUL = ("gc", "os", "signal", "sys", "warnings")
 
 # By how much a judge may have grown, at its largest: what is left in it must never fail the next program's tests.
 _GROWTH_KB = 32 * 1024
@@ -208,7 +210,8 @@ def judge(request: Request, host: Channel, files: list[int]) -> None:
 
 def judges(request: Request, host: Channel, files: list[int]) -> None:
     """Judge one program after another until the host hangs up. The report says ``last`` when a judging changed this
-    process (a module loaded, a name of `_WATCHED` given another value, memory taken), which then judges no more."""
+    process (a module loaded, a name of `_WATCHED` given another value, memory taken) or could have (`_STATEFUL`), which
+    then judges no more."""
     modules = set(sys.modules)
     before = {name: dict(vars(sys.modules[name])) for name in _WATCHED}
     memory = _memory()
@@ -217,7 +220,8 @@ def judges(request: Request, host: Channel, files: list[int]) -> None:
         if "random" in named:
             random.seed(request["seed"])
         report = _run_tests(request, *files)
-        last = modules != sys.modules.keys() or any(vars(sys.modules[name]) != before[name] for name in named)
+        last = modules != sys.modules.keys() or not named.isdisjoint(_STATEFUL)
+        last = last or any(vars(sys.modules[n]) != before[n] for n in named)
         last = last or _memory() - memory > _GROWTH_KB
         host.send({**report, "last": last})
         if last:
@@ -288,8 +292,8 @@ def _compiled(request: Request, code: str, file: str) -> types.CodeType:
 
 @functools.lru_cache(maxsize=256)
 def _named(code: str) -> frozenset[str]:
-    """The modules of `_WATCHED` that ``code`` names: the others it cannot change."""
-    return frozenset(word.strip("_") for word in re.findall(r"\w+", code)).intersection(_WATCHED)
+    """The modules of `_WATCHED` and `_STATEFUL` that ``code`` names: the others it cannot change."""
+    return frozenset(word.strip("_") for word in re.findall(r"\w+", code)).intersection(_WATCHED + _STATEFUL)
 
 
 def _explained(test: str, file: str) -> Any:
