@@ -63,9 +63,11 @@ class Server:
                     said.seek(0)
                     lines = said.read().decode(errors="replace").strip().splitlines() or ["it did not answer"]
                     raise SandboxUnavailable(lines[-1]) from None
-        except BaseException:
+        except BaseException as error:
             self._hang_up()
             shutil.rmtree(self._folder, ignore_errors=True)
+            if isinstance(error, OSError) and not isinstance(error, SandboxUnavailable):
+                raise SandboxUnavailable(str(error)) from error  # an interpreter that cannot be read, too many files
             raise
         self.control.settimeout(None)
 

@@ -258,6 +258,17 @@ def test_without_isolation_programs_are_refused(monkeypatch: pytest.MonkeyPatch)
         assert not box.judge("", []).passed
 
 
+def test_a_server_that_cannot_be_started_is_no_isolation(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreadable(*_: object) -> list[str]:
+        raise PermissionError(13, "Permission denied", "/opt/python")
+
+    monkeypatch.setattr(host_module, "command", unreadable)
+    with Sandbox() as box:
+        result = box.run("print(1)")
+    assert result.ended is Ended.REFUSED
+    assert "Permission denied: '/opt/python'" in result.note
+
+
 def test_unisolated_runs_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernel, "supported", lambda: False)
     with Sandbox(allow_unisolated=True, limits=Limits(output_bytes=1000)) as box:
