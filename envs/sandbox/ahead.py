@@ -74,7 +74,7 @@ def _calls(
             case ast.Expr(ast.Call(ast.Name(name), [ast.Name(given)], [])) if name in functions and given in entry:
                 # As HumanEval has it: ``check(f)`` ends the test, and ``check`` calls f by the name of its parameter.
                 parameters = functions[name].args.args
-                if len(parameters) == 1 and not functions[name].decorator_list:
+                if len(parameters) == 1:
                     both = entry | {parameters[0].arg}
                     yield from _calls(functions[name].body, both, known - both, {})
                 return

@@ -133,9 +133,9 @@ class Sandbox:
         timeout_s = _positive(timeout_s)
         if isinstance(tests, str):
             raise InvalidValue("tests is one string; give a list of tests.")
-        tests = [_text("a test", test) for test in tests]
+        tests = tuple(_text("a test", test) for test in tests)
         entry_point, prelude = _text("entry_point", entry_point), _text("the prelude", prelude)
-        ahead, seed = calls_ahead(tuple(tests), entry_point, prelude), operator.index(seed)
+        ahead, seed = calls_ahead(tests, entry_point, prelude), operator.index(seed)
         serve = {"role": "serve", "code": _text("the program", program), "ahead": ahead, "seed": seed}
         request = {
             "role": "judge",
@@ -144,7 +144,7 @@ class Sandbox:
             "prelude": prelude,
             "stop_at_first": stop_at_first,
             "explain": explain,
-            "bytecode": bytecode(tuple(tests), prelude) if trusted and not explain else {},
+            "bytecode": bytecode(tests, prelude) if trusted and not explain else {},
             "ahead": ahead,
             "seed": seed,
         }
